@@ -1,0 +1,5 @@
+"""`python -m deepfm`."""
+
+from deepfm.cli.app import main
+
+main()

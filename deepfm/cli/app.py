@@ -1,0 +1,63 @@
+"""The `deepfm` command: every error is one line on stderr and a documented exit code."""
+
+import logging
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated
+
+import typer
+
+from deepfm.cli import run, synth
+from deepfm.errors import DeepFMError
+
+app = typer.Typer(
+    name="deepfm",
+    help="Daily click data in, a gated and calibrated DeepFM as one ONNX file out.",
+    epilog="Exit codes: 0 done (a lost gate included), 2 usage, 3 data rejected, 4 conflict, 75 try later, "
+    "78 configuration, 70 bug, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command(name="run")(run.run)
+app.command(name="synth")(synth.synth)
+
+
+@app.callback()
+def root(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the stages do, on stderr.")] = False,  # noqa: FBT002 - a typer flag
+) -> None:
+    """Set up logging before any command."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    sys.excepthook = _report_bug
+    try:
+        app()
+    except DeepFMError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("interrupted; run the same command again to go on")
+        sys.exit(130)
+
+
+def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """One line for the user; the traceback goes to a file that a bug report can carry."""
+    log = Path(tempfile.mkdtemp(prefix="deepfm-bug-"), "traceback.txt")
+    log.write_text("".join(traceback.format_exception(kind, error, trace)), encoding="utf-8")
+    _say(f"bug: {kind.__name__}: {' '.join(str(error).split())[:300]} (traceback in {log})")
+    sys.exit(DeepFMError.exit_code)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"deepfm: {line}\n")

@@ -1,0 +1,145 @@
+"""`deepfm run`: one logical date from clicks to a verdict, without an orchestrator."""
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
+
+import typer
+from pydantic_core import to_json
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
+from deepfm.config import load_config
+from deepfm.errors import DeepFMError, UsageError
+from deepfm.manifests import RunOutcome
+from deepfm.retraining import retrain
+from deepfm.workspace import Workspace, open_workspace
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="The model's TOML.", metavar="M.toml")]
+DateOption = Annotated[str, typer.Option("--date", help="Logical date: the holdout day.", metavar="YYYY-MM-DD")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", help="file:// folder or s3://bucket/prefix; wins over DEEPFM_STORE and the TOML.", metavar="URL"),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key of the TOML, such as training.epochs=2.", metavar="KEY=VALUE"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON array on stdout, everything else on stderr.")]
+
+_MARKS = {"promoted": "[green]promoted[/]", "not_promoted": "[yellow]not promoted[/]", "data_rejected": "[red]data rejected[/]"}
+_DATA_REJECTED_EXIT = 3
+
+
+def run(
+    config: ConfigOption,
+    date: DateOption,
+    store: StoreOption = None,
+    override: SetOption = None,
+    as_json: JsonOption = False,  # noqa: FBT002 - a typer flag
+) -> None:
+    """Validate, prepare, train, export, gate and promote one logical date.
+
+    The window is the days before the date; the date itself is the holdout. Running it again does nothing that is done.
+
+    [bold]Example[/]: deepfm run --config clicks.toml --date 2026-11-23 --json
+    """
+    logical_date = parse_date(date)
+    console = Console(stderr=True)
+    try:
+        workspace = open_workspace(load_config(config, overrides=override or ()), store_url=store)
+        with Shown(console) as shown:
+            outcome = retrain(workspace, logical_date, runner=shown, progress=shown.training)
+    except DeepFMError as error:
+        if as_json:
+            print_json([RunOutcome(date=logical_date, status="failed", reasons=(str(error),))])
+        raise
+    if as_json:
+        print_json([outcome])
+    else:
+        show(outcome)
+    if outcome.status == "data_rejected":
+        raise typer.Exit(_DATA_REJECTED_EXIT)
+
+
+def parse_date(text: str) -> dt.date:
+    """The date in YYYY-MM-DD.
+
+    Raises:
+        UsageError: terminal; it is not one.
+    """
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as cause:
+        raise UsageError("date is not a date", observed=text[:40], required="YYYY-MM-DD", where="--date") from cause
+
+
+def print_json(outcomes: Sequence[RunOutcome]) -> None:
+    """One JSON array on stdout."""
+    typer.echo(to_json([outcome.model_dump(mode="json") for outcome in outcomes], indent=2).decode())
+
+
+def show(outcome: RunOutcome) -> None:
+    """The outcome for people, on stdout."""
+    console = Console(highlight=False)
+    console.print(f"[bold]{outcome.date}[/] {_MARKS[outcome.status]} {outcome.version or ''}")
+    for reason in outcome.reasons:
+        console.print(f"  {reason}", markup=False)
+
+
+class Shown:
+    """Runs stages as plain calls and shows on stderr which one is at work, with rate and time left where there is one."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._training: TaskID | None = None
+
+    def __enter__(self) -> "Shown":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def call(
+        self, stage: Callable[Concatenate[Workspace, P], R], workspace: Workspace, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """The result of the call."""
+        task = self._add(stage, total=None)
+        result = stage(workspace, *args, **kwargs)
+        self._progress.remove_task(task)
+        return result
+
+    def each(self, stage: Callable[[Workspace, Any], R], workspace: Workspace, items: Sequence[Any]) -> list[R]:
+        """The results of the calls."""
+        task = self._add(stage, total=len(items))
+        results = []
+        for item in items:
+            results.append(stage(workspace, item))
+            self._progress.advance(task)
+        self._progress.remove_task(task)
+        return results
+
+    def training(self, step: int, planned: int) -> None:
+        """Show how far the training is."""
+        if self._training is None:
+            self._training = self._progress.add_task("training steps", total=planned, rate="")
+        speed = self._progress.tasks[-1].speed
+        self._progress.update(self._training, completed=step, rate=f"{speed:.0f}/s" if speed else "")
+
+    def _add(self, stage: Callable[..., object], *, total: int | None) -> TaskID:
+        name = getattr(stage, "__name__", "stage").replace("_", " ")
+        return self._progress.add_task(name, total=total, rate="")

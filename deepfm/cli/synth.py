@@ -1,0 +1,50 @@
+"""`deepfm synth`: a click world whose true probabilities are known."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from deepfm.cli.run import parse_date
+from deepfm.synthetic.config import PRESETS, preset_world
+from deepfm.synthetic.delivery import write_world
+
+
+def synth(
+    out: Annotated[Path, typer.Option("--out", help="Folder for clicks/ and truth/.", metavar="FOLDER")],
+    preset: Annotated[str, typer.Option("--preset", help=f"Size of the world: {', '.join(PRESETS)}.")] = "demo",
+    days: Annotated[int | None, typer.Option("--days", help="Days to write.", min=1)] = None,
+    rows_per_day: Annotated[int | None, typer.Option("--rows-per-day", help="Impressions of a day.", min=100)] = None,
+    ctr: Annotated[float | None, typer.Option("--ctr", help="Click-through rate of every day.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Changes everything that is drawn.", min=0)] = None,
+    start: Annotated[str | None, typer.Option("--start", help="First day.", metavar="YYYY-MM-DD")] = None,
+    poison: Annotated[
+        str | None, typer.Option("--poison", help="A day to deliver broken.", metavar="YYYY-MM-DD")
+    ] = None,
+) -> None:
+    """Write daily partitions of synthetic clicks, and beside them the true probability of every row.
+
+    [bold]Example[/]: deepfm synth --out ./world --days 14 --ctr 0.01 --poison 2026-03-09
+    """
+    given = {
+        "days": days,
+        "rows_per_day": rows_per_day,
+        "ctr": ctr,
+        "seed": seed,
+        "start": parse_date(start) if start else None,
+        "poisoned_day": parse_date(poison) if poison else None,
+    }
+    config = preset_world(preset, overrides={name: value for name, value in given.items() if value is not None})
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("days", total=config.days)
+
+        def on_day(_: dt.date) -> None:
+            progress.advance(task)
+
+        write_world(config, out, on_day=on_day)
+    last = config.start + dt.timedelta(days=config.days - 1)
+    typer.echo(f"{config.days} days, {config.start} to {last}, in {out / 'clicks'}; true probabilities in {out / 'truth'}")

@@ -1,0 +1,1 @@
+"""From raw daily partitions to a training window that copies no row."""

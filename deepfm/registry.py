@@ -1,0 +1,282 @@
+"""Which versions exist, and which one is the champion: create-only objects, so that no race can rewrite either.
+
+A version is its manifest, a promotion is a log entry, and both are put in place only if their key is free. The entries
+are numbered without gaps; the last one is the head, and its version is the champion. `champion.json` is a copy of the
+head that saves readers most of the way: they begin at the entry that it names and go up until there is none. Nothing is
+believed of it that the log does not say too.
+"""
+
+import datetime as dt
+import logging
+
+from deepfm import layout
+from deepfm.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    DeepFMError,
+    IntegrityError,
+    NotFoundError,
+    StoreUnavailableError,
+    UsageError,
+)
+from deepfm.manifests import Decision, LogEntry, VersionManifest, sha256_hex
+from deepfm.storage import ObjectStore
+
+_log = logging.getLogger(__name__)
+_ONNX = "model.onnx"
+_DECISION = "decision.json"
+_LAST_SEQUENCE = 10**12 - 1
+
+
+class Registry:
+    """The versions, decisions and promotion log of one model in a store; reading needs no right to write."""
+
+    def __init__(self, store: ObjectStore, model: str) -> None:
+        self._store = store
+        self._model = layout.checked_name(model)
+
+    def publish(self, manifest: VersionManifest, *, deterministic: bool) -> VersionManifest:
+        """The version exists; its manifest is returned, which is an older one if there was one.
+
+        Args:
+            manifest: It names files that are stored already.
+            deterministic: Whether the same inputs must give the same bytes, as they do on a CPU. On a GPU a difference
+                is only logged.
+
+        Raises:
+            ConflictError: terminal; the version exists with another model file and training was deterministic.
+        """
+        self._check_model(manifest.model)
+        key = layout.version_manifest(self._model, manifest.version)
+        try:
+            self._store.create(key, manifest.to_bytes())
+        except AlreadyExistsError:
+            stored, _ = self.manifest(manifest.version)
+        else:
+            return manifest
+        ours, theirs = (m.files[_ONNX].sha256 if _ONNX in m.files else "none" for m in (manifest, stored))
+        if ours != theirs and deterministic:
+            raise ConflictError(
+                f"version {manifest.version} exists with another {_ONNX}",
+                observed=f"sha256 {ours}",
+                required=theirs,
+                where=self._where(key),
+                next_step="The same inputs must give the same bytes: compare the two environments.",
+            )
+        if ours != theirs:
+            _log.warning("version %s exists with another %s; the stored one is used", manifest.version, _ONNX)
+        return stored
+
+    def manifest(self, version: str) -> tuple[VersionManifest, str]:
+        """The manifest of a version, and the sha256 of its stored bytes.
+
+        Raises:
+            NotFoundError: terminal; there is no such version.
+            IntegrityError: terminal; the manifest is damaged or belongs to something else.
+        """
+        key = layout.version_manifest(self._model, version)
+        data = self._store.read(key)
+        manifest = VersionManifest.from_bytes(data, where=self._where(key))
+        if (manifest.model, manifest.version) != (self._model, version):
+            raise self._foreign(key, f"{manifest.model} {manifest.version}")
+        return manifest, sha256_hex(data)
+
+    def record(self, decision: Decision) -> tuple[Decision, str]:
+        """The decision is stored; the stored one, which may be older, is returned with the sha256 of its bytes."""
+        self._check_model(decision.model)
+        prefix = layout.decision_prefix(
+            self._model,
+            decision.logical_date,
+            decision.version,
+            entry=decision.compared_entry,
+            gate_key=decision.gate_key,
+        )
+        key, data = layout.file_key(prefix, _DECISION), decision.to_bytes()
+        try:
+            self._store.create(key, data)
+        except AlreadyExistsError:
+            data = self._store.read(key)
+        return Decision.from_bytes(data, where=self._where(key)), sha256_hex(data)
+
+    def decisions(self, logical_date: dt.date, version: str) -> list[Decision]:
+        """The decisions on a version, by the log entry that it was compared with."""
+        prefix = layout.decisions_prefix(self._model, logical_date)
+        start = f"{layout.checked_version(version)}-vs-"
+        keys = [found.key for found in self._store.list(prefix)]
+        found = [
+            Decision.from_bytes(self._store.read(key), where=self._where(key))
+            for key in keys
+            if layout.name_below(prefix, key).startswith(start) and key.endswith(f"/{_DECISION}")
+        ]
+        return sorted(found, key=lambda decision: (decision.compared_entry, decision.gate_key))
+
+    def head(self) -> LogEntry | None:
+        """The last log entry, whose version is the champion; None before the first promotion.
+
+        It was the last one at some moment of this call: later entries may follow at any time.
+
+        Raises:
+            IntegrityError: terminal; a log entry is damaged.
+        """
+        found = self._head()
+        return found[0] if found else None
+
+    def entries(self) -> list[LogEntry]:
+        """The whole log, oldest first.
+
+        Raises:
+            IntegrityError: terminal; an entry is damaged, or one is missing below another.
+        """
+        entries: list[LogEntry] = []
+        listed = self._last_listed()
+        while (found := self._entry(len(entries) + 1)) is not None:
+            entries.append(found[0])
+        if len(entries) < listed:
+            raise IntegrityError(
+                f"log entry {len(entries) + 1} is missing",
+                observed=f"entry {listed} exists",
+                required="a log without gaps",
+                where=self._where(layout.log_prefix(self._model)),
+                next_step="Restore the entry from a backup or an older object version.",
+            )
+        return entries
+
+    def append(self, entry: LogEntry) -> LogEntry:
+        """The entry is in the log, and so its version is the champion; the stored entry is returned.
+
+        Whatever the store answered, the log is read back: an answer may be lost, a server may ignore the condition, and
+        a call may be repeated. The attempt id tells whose entry it is.
+
+        Args:
+            entry: One above the entry that its decision was made against, with a random attempt id.
+
+        Raises:
+            ConflictError: terminal; somebody else took the number. Run the gate again, against the new champion.
+            UsageError: terminal; the entry before it does not exist.
+            IntegrityError: terminal; the store acknowledged the entry and holds other bytes.
+            StoreUnavailableError: transient; the entry is not in the log as far as can be seen.
+        """
+        self._check_model(entry.model)
+        key = layout.log_entry(self._model, entry.sequence)
+        if entry.sequence > 1 and self._entry(entry.sequence - 1) is None:
+            raise UsageError(f"log entry {entry.sequence} would leave a gap", where=self._where(key))
+        unclear: StoreUnavailableError | None = None
+        acknowledged = False
+        try:
+            self._store.create(key, entry.to_bytes())
+            acknowledged = True
+        except AlreadyExistsError:
+            _log.info("log entry %d is taken", entry.sequence)
+        except StoreUnavailableError as failure:
+            unclear = failure
+        found = self._entry(entry.sequence)
+        if found is None:
+            raise unclear or self._not_kept(entry)
+        stored = self._own(found, entry, acknowledged=acknowledged)
+        self._repair_after_commit()
+        return stored
+
+    def repair_cache(self) -> LogEntry | None:
+        """`champion.json` holds the head of the log, which is returned; for writers only.
+
+        The head is found first, so the cache does not fall behind what this call has seen. Two writers at once may
+        leave the older head in it: readers go up from there, and the next writer repairs it.
+        """
+        key = layout.champion_cache(self._model)
+        found = self._head()
+        if found is None:
+            return None
+        entry, data = found
+        if self._read_if_present(key) != data:
+            self._store.write(key, data)
+        return entry
+
+    def _head(self) -> tuple[LogEntry, bytes] | None:
+        head = self._hinted()
+        sequence = head[0].sequence if head else 0
+        while (found := self._entry(sequence + 1)) is not None:
+            head, sequence = found, sequence + 1
+        return head
+
+    def _hinted(self) -> tuple[LogEntry, bytes] | None:
+        """The log entry that the cache copies, if the log holds the very same bytes."""
+        key = layout.champion_cache(self._model)
+        data = self._read_if_present(key)
+        if data is None:
+            return None
+        try:
+            hint = LogEntry.from_bytes(data, where=self._where(key))
+            found = self._entry(hint.sequence) if hint.sequence <= _LAST_SEQUENCE else None
+        except IntegrityError as damage:
+            _log.warning("the cache of the champion is ignored: %s", damage)
+            return None
+        if found is None or found[1] != data:
+            _log.warning("the cache of the champion is ignored: the log has no such entry %d", hint.sequence)
+            return None
+        return found
+
+    def _entry(self, sequence: int) -> tuple[LogEntry, bytes] | None:
+        key = layout.log_entry(self._model, sequence)
+        data = self._read_if_present(key)
+        if data is None:
+            return None
+        entry = LogEntry.from_bytes(data, where=self._where(key))
+        if (entry.model, entry.sequence) != (self._model, sequence):
+            raise self._foreign(key, f"{entry.model} {entry.sequence}")
+        return entry, data
+
+    def _last_listed(self) -> int:
+        last = 0
+        for found in self._store.list(layout.log_prefix(self._model)):
+            try:
+                last = max(last, layout.log_sequence(found.key))
+            except UsageError:
+                _log.warning("%s is no log entry and is ignored", self._where(found.key))
+        return last
+
+    def _own(self, found: tuple[LogEntry, bytes], entry: LogEntry, *, acknowledged: bool) -> LogEntry:
+        """The stored entry, if this append wrote it."""
+        stored, data = found
+        key = layout.log_entry(self._model, entry.sequence)
+        if stored.attempt != entry.attempt:
+            raise ConflictError(
+                f"log entry {entry.sequence} was appended by somebody else",
+                observed=f"{stored.operation} of {stored.version} by {stored.actor} on {stored.created_utc:%F %T%z}",
+                where=self._where(key),
+                next_step="Run the gate again, against the new champion.",
+            )
+        if acknowledged and data != entry.to_bytes():
+            raise IntegrityError(
+                f"log entry {entry.sequence} was acknowledged and holds other bytes", where=self._where(key)
+            )
+        return stored
+
+    def _not_kept(self, entry: LogEntry) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"log entry {entry.sequence} is not there after it was written",
+            where=self._where(layout.log_entry(self._model, entry.sequence)),
+            next_step="Try again later; if it repeats, the store does not keep what it acknowledges.",
+        )
+
+    def _repair_after_commit(self) -> None:
+        try:
+            self.repair_cache()
+        except DeepFMError as failure:
+            # The entry is in the log and counts: failing now would say that it does not.
+            _log.warning("the cache of the champion could not be repaired: %s", failure)
+
+    def _read_if_present(self, key: str) -> bytes | None:
+        try:
+            return self._store.read(key)
+        except NotFoundError:
+            return None
+
+    def _check_model(self, model: str) -> None:
+        if model != self._model:
+            raise UsageError("document is of another model", observed=ascii(model[:80]), required=self._model)
+
+    def _foreign(self, key: str, observed: str) -> IntegrityError:
+        return IntegrityError("document lies under the key of another one", observed=observed, where=self._where(key))
+
+    def _where(self, key: str) -> str:
+        return f"{self._store.url}/{key}"

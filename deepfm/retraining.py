@@ -1,0 +1,167 @@
+"""All stages in order for one logical date. What runs a stage is up to the caller.
+
+`Direct` calls it, a flow turns it into a task: the order is written down once.
+"""
+
+import datetime as dt
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from deepfm import layout
+from deepfm.errors import ConflictError
+from deepfm.manifests import Decision, Gap, RunOutcome, ValidationReport, VersionManifest, Window
+from deepfm.pipeline import (
+    Progress,
+    assemble_window,
+    decide,
+    evaluate,
+    export_version,
+    gate_key,
+    prepare_day,
+    promote,
+    train_challenger,
+    validate_day,
+    version_of,
+)
+from deepfm.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+_GATE_TRIES = 5
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Runner(Protocol):
+    """What runs a stage: directly, or as a task of an orchestrator."""
+
+    def call(
+        self, stage: Callable[Concatenate[Workspace, P], R], workspace: Workspace, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """The result of one stage."""
+        ...
+
+    def each(self, stage: Callable[[Workspace, Any], R], workspace: Workspace, items: Sequence[Any]) -> list[R]:
+        """The results of a stage for every item, in their order; items may run side by side."""
+        ...
+
+
+class Direct:
+    """Runs stages as plain calls, one after the other."""
+
+    def call(
+        self, stage: Callable[Concatenate[Workspace, P], R], workspace: Workspace, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """The result of the call."""
+        return stage(workspace, *args, **kwargs)
+
+    def each(self, stage: Callable[[Workspace, Any], R], workspace: Workspace, items: Sequence[Any]) -> list[R]:
+        """The results of the calls."""
+        return [stage(workspace, item) for item in items]
+
+
+def retrain(
+    workspace: Workspace, logical_date: dt.date, *, runner: Runner | None = None, progress: Progress | None = None
+) -> RunOutcome:
+    """What a logical date comes to: all stages in order, up to the promotion if the gate allows it.
+
+    Args:
+        workspace: Where to read and write.
+        logical_date: The holdout day; the window ends the day before.
+        runner: What runs the stages; plain calls if unset.
+        progress: Called with training steps done and planned.
+
+    Raises:
+        DataNotReadyError: transient; the day has not been delivered.
+        WindowError: terminal; too few days before it.
+        DeepFMError: what a stage raises.
+    """
+    run = runner or Direct()
+    holdout = run.call(validate_day, workspace, logical_date)
+    if holdout is None:
+        from deepfm.data.partitions import not_delivered
+
+        raise not_delivered(workspace.source, workspace.config, logical_date)
+    if not holdout.accepted:
+        reasons = tuple(finding.sentence for finding in holdout.broken)
+        return RunOutcome(date=logical_date, status="data_rejected", reasons=reasons)
+    window = _window_of(workspace, logical_date, run)
+    challenger = _challenger(workspace, window, holdout, run, progress)
+    settled = _settled(workspace, challenger)
+    return settled or _gate(workspace, challenger, holdout, run)
+
+
+def _window_of(workspace: Workspace, logical_date: dt.date, run: Runner) -> Window:
+    from deepfm.data.window import calendar_days, check_window
+
+    dates = calendar_days(workspace.config, logical_date)
+    reports = run.each(validate_day, workspace, dates)
+    gaps = [
+        Gap(logical_date=date, reason="missing" if report is None else report.refusal)
+        for date, report in zip(dates, reports, strict=True)
+        if report is None or not report.accepted
+    ]
+    accepted = [report for report in reports if report is not None and report.accepted]
+    check_window(workspace.config, accepted=len(accepted), gaps=gaps, logical_date=logical_date)
+    days = run.each(prepare_day, workspace, accepted)
+    return run.call(assemble_window, workspace, logical_date, days, gaps)
+
+
+def _challenger(
+    workspace: Workspace, window: Window, holdout: ValidationReport, run: Runner, progress: Progress | None
+) -> VersionManifest:
+    key = layout.version_manifest(workspace.model, version_of(workspace, window))
+    if stored := workspace.document(VersionManifest, key):
+        return stored
+    result = run.call(train_challenger, workspace, window, progress=progress)
+    return run.call(export_version, workspace, window, result, holdout)
+
+
+def _settled(workspace: Workspace, challenger: VersionManifest) -> RunOutcome | None:
+    """The outcome of an earlier run of the same inputs, unless it was cut off before its promotion.
+
+    A champion needs no second entry in the log, even if the gate's configuration is another one by now.
+    """
+    found = workspace.registry.decisions(challenger.logical_date, challenger.version)
+    entries = workspace.registry.entries()
+    champion = bool(entries) and entries[-1].version == challenger.version
+    decisions = [decision for decision in found if champion or decision.gate_key == gate_key(workspace)]
+    promoted = {entry.compared_entry for entry in entries if entry.version == challenger.version}
+    for decision in decisions:
+        if decision.compared_entry in promoted and decision.verdict == "promote":
+            return _outcome(decision, promoted=True)
+    if not decisions or decisions[-1].verdict == "promote":
+        return None
+    return _outcome(decisions[-1], promoted=False)
+
+
+def _gate(workspace: Workspace, challenger: VersionManifest, holdout: ValidationReport, run: Runner) -> RunOutcome:
+    for _ in range(_GATE_TRIES):
+        head = workspace.registry.head()
+        evaluation = run.call(evaluate, workspace, holdout, challenger, head)
+        decision = run.call(decide, workspace, challenger, head, evaluation)
+        if decision.verdict != "promote":
+            return _outcome(decision, promoted=False)
+        try:
+            run.call(promote, workspace, decision)
+        except ConflictError as lost:
+            logger.info("%s; gating again against the new champion", lost)
+            continue
+        return _outcome(decision, promoted=True)
+    raise ConflictError(
+        f"version {challenger.version} lost {_GATE_TRIES} races for the log",
+        next_step="Run the same date again.",
+    )
+
+
+def _outcome(decision: Decision, *, promoted: bool) -> RunOutcome:
+    return RunOutcome(
+        date=decision.logical_date,
+        status="promoted" if promoted else "not_promoted",
+        verdict=decision.verdict,
+        version=decision.version,
+        challenger_auc=decision.challenger.auc,
+        champion_auc=decision.champion.auc if decision.champion else None,
+        reasons=decision.reasons,
+    )

@@ -1,0 +1,132 @@
+"""Verified local files for objects of any store, kept up to a number of bytes."""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+from deepfm.errors import IntegrityError
+from deepfm.storage.local import disk_errors
+from deepfm.storage.protocol import ObjectStore
+
+_INCOMING = "incoming"
+_ABANDONED_SECONDS = 86_400.0
+_READS = 2
+# Verified files, by path, inode, time of change, size and digest: one is hashed once a process, not once a use.
+_verified: set[tuple[str, int, int, int, str]] = set()
+
+
+class LocalCache:
+    """A folder of downloads named by digest, shared by any number of processes.
+
+    A file is renamed into place only after its bytes were verified. Another call, of this process or another one, may
+    evict it as soon as the cap asks for it: ask again whenever the file is opened; a hit reads nothing. A file
+    that is open or mapped stays readable.
+    """
+
+    def __init__(self, root: Path, max_bytes: int) -> None:
+        self._root = root.absolute()
+        self._max_bytes = max_bytes
+
+    def path(self, store: ObjectStore, key: str, *, sha256: str, size_bytes: int) -> Path:
+        """A local file that holds exactly the bytes that the digest names.
+
+        A store that has files of its own is not copied. Bytes that do not match are read once more, because the
+        transfer may be to blame.
+
+        Args:
+            store: Where the object is.
+            key: Its key.
+            sha256: Digest of its bytes, 64 hex digits.
+            size_bytes: Its length.
+
+        Returns:
+            A file that the caller must neither change nor remove.
+
+        Raises:
+            IntegrityError: terminal; the object has other bytes.
+            NotFoundError: terminal; there is no such object.
+            ConfigError: terminal; the store or the cache's disk cannot be used.
+            StoreUnavailableError: transient; the store did not answer.
+        """
+        cached = self._root / sha256
+        with disk_errors(str(self._root)):
+            if _touch(cached) and _matches(cached, sha256, size_bytes):
+                return cached
+        incoming = self._root / _INCOMING
+        for _ in range(_READS):
+            found = store.fetch(key, scratch=incoming)
+            with disk_errors(str(found)):
+                if _matches(found, sha256, size_bytes):
+                    return self._kept(found, cached, size_bytes) if found.parent == incoming else found
+                if found.parent == incoming:
+                    found.unlink(missing_ok=True)
+        raise IntegrityError(
+            "object does not hold the bytes that its manifest names",
+            required=f"{size_bytes} bytes with sha256 {sha256}",
+            where=f"{store.url}/{key}",
+            next_step="Restore the object from a backup, or make it again.",
+        )
+
+    def _kept(self, download: Path, cached: Path, size_bytes: int) -> Path:
+        download.replace(cached)
+        _verified.add(_identity(cached, cached.name))
+        self._evict(keep=cached, keep_bytes=size_bytes)
+        return cached
+
+    def _evict(self, *, keep: Path, keep_bytes: int) -> None:
+        """The least recently used files are gone until what remains fits, and so are downloads that a kill left."""
+        files = [(state.st_atime_ns, state.st_size, path) for path, state in _files(self._root) if path != keep]
+        excess = sum(size for _, size, _ in files) + keep_bytes - self._max_bytes
+        for _, size, path in sorted(files):
+            if excess <= 0:
+                break
+            path.unlink(missing_ok=True)
+            excess -= size
+        for path, state in _files(self._root / _INCOMING):
+            if time.time() - state.st_mtime > _ABANDONED_SECONDS:
+                path.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    with os.scandir(folder) as entries:
+        found = []
+        for entry in entries:
+            try:
+                state = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:  # evicted by another process
+                continue
+            if entry.is_file(follow_symlinks=False):
+                found.append((Path(entry.path), state))
+        return found
+
+
+def _touch(path: Path) -> bool:
+    """Whether the file is there; if so, it was used just now.
+
+    The time of change stays as it was: it is part of what was verified.
+    """
+    try:
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _identity(path: Path, sha256: str) -> tuple[str, int, int, int, str]:
+    state = path.stat()
+    return str(path), state.st_ino, state.st_mtime_ns, state.st_size, sha256
+
+
+def _matches(path: Path, sha256: str, size_bytes: int) -> bool:
+    try:
+        identity = _identity(path, sha256)
+        if identity in _verified and identity[3] == size_bytes:
+            return True
+        with path.open("rb") as source:
+            matches = identity[3] == size_bytes and hashlib.file_digest(source, "sha256").hexdigest() == sha256
+    except FileNotFoundError:  # evicted by another process
+        return False
+    if matches:
+        _verified.add(identity)
+    return matches

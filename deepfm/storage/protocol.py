@@ -1,0 +1,59 @@
+"""What the system asks of a store: create-if-absent is the only hard requirement."""
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+
+class ObjectInfo(NamedTuple):
+    """A stored object as a listing shows it."""
+
+    key: str
+    size_bytes: int
+
+
+class ObjectStore(Protocol):
+    """Keys are relative, joined by slashes, made by `deepfm.layout`.
+
+    Every call may raise `StoreUnavailableError` (transient) and `ConfigError` (terminal: credentials, bucket, rights,
+    full or read-only disk); a call on an absent key raises `NotFoundError`.
+    """
+
+    @property
+    def url(self) -> str:
+        """Where the store is, without credentials."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """The whole object."""
+        ...
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put the object in place at once, over an older one if there is one (caches and resume states only)."""
+        ...
+
+    def create(self, key: str, data: bytes) -> None:
+        """Put the object in place at once if the key is free.
+
+        Raises:
+            AlreadyExistsError: terminal; the key is taken, whatever its bytes.
+        """
+        ...
+
+    def upload(self, key: str, path: Path) -> None:
+        """As `write`, streamed from a local file."""
+        ...
+
+    def fetch(self, key: str, *, scratch: Path) -> Path:
+        """A local file that holds the object: the store's own if it has one, else a download into `scratch`.
+
+        The caller must not change the file, and removes it only if it lies in `scratch`.
+        """
+        ...
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        """Every object below `prefix/`, sorted by key; empty if there is none."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object; removing an absent one is no error."""
+        ...

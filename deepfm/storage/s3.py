@@ -1,0 +1,323 @@
+"""A bucket as a store: AWS S3, or a server that speaks its protocol and keeps `If-None-Match: *`.
+
+The commit of the whole system is one PutObject that succeeds only if the key is free. Two clients serve it: one that
+botocore retries, and one that it does not, because a retried conditional write reports its own first success as a loss.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    TokenRetrievalError,
+)
+from botocore.exceptions import (
+    ConnectionError as ConnectionFailedError,
+)
+from botocore.parsers import ResponseParserError
+
+from deepfm.errors import AlreadyExistsError, ConfigError, DeepFMError, NotFoundError, StoreUnavailableError
+from deepfm.storage.local import checked_key, disk_errors, temporary_beside
+from deepfm.storage.protocol import ObjectInfo
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+_CONNECT_SECONDS = 3
+_READ_SECONDS = 20
+_ATTEMPTS = 5
+_CREATE_PAUSES_SECONDS = (0.1, 0.5, 1.0, 0.0)
+_BODY_PAUSES_SECONDS = (0.1, 0.5, 0.0)
+_CHUNK_BYTES = 1 << 20
+_CONNECTIONS = 32
+
+_CREDENTIAL_ERRORS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError)
+_BROKEN_BODY = (HTTPClientError, IncompleteReadError, ConnectionFailedError)
+_RIGHTS = (
+    "access is denied",
+    "Allow s3:GetObject and s3:ListBucket (without it an absent object is denied too), and s3:PutObject for writers.",
+)
+_REGION = ("bucket is in another region", "Set AWS_DEFAULT_REGION to the region of the bucket.")
+_TOKEN = ("session token is not valid", "Renew the credentials, then run the same command again.")
+_NO_CONDITION = (
+    "store does not know conditional writes",
+    "Use a store that can create an object only if it is absent.",
+)
+_EXPLAINED = {
+    "NoSuchBucket": ("bucket does not exist", "Create the bucket, or correct the store URL."),
+    "InvalidBucketName": ("bucket name is not allowed", "Correct the store URL."),
+    "AccessDenied": _RIGHTS,
+    "AllAccessDisabled": _RIGHTS,
+    "InvalidAccessKeyId": ("access key is not known to the store", "Check AWS_ACCESS_KEY_ID."),
+    "SignatureDoesNotMatch": ("secret key does not fit the access key", "Check AWS_SECRET_ACCESS_KEY."),
+    "ExpiredToken": _TOKEN,
+    "InvalidToken": _TOKEN,
+    "TokenRefreshRequired": _TOKEN,
+    "RequestTimeTooSkewed": ("clock of this machine is wrong", "Set it to the network's time."),
+    "AuthorizationHeaderMalformed": _REGION,
+    "IllegalLocationConstraintException": _REGION,
+    "PermanentRedirect": _REGION,
+    "301": _REGION,
+    "NotImplemented": _NO_CONDITION,
+    "501": _NO_CONDITION,
+    "QuotaExceeded": ("quota of the store is used up", "Free some space, then run the same command again."),
+    "EntityTooLarge": ("object is too large for the store", "Choose another store."),
+}
+_PASSING_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "OperationAborted"}
+_PASSING_STATUS = {408, 409, 425, 429}
+
+
+class S3Store:
+    """An `ObjectStore` in a bucket, below a prefix.
+
+    Endpoint, region and credentials come from the usual AWS variables and profiles; the region is us-east-1 if nothing
+    names one. At an endpoint other than Amazon's, buckets are addressed by path and checksum trailers are left out: a
+    server that does not know the trailers stores them inside the object.
+    """
+
+    def __init__(self, bucket: str, *, prefix: str = "") -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        try:
+            self._client, self._single = _clients()
+        except (BotoCoreError, ValueError) as cause:
+            raise ConfigError(
+                "S3 client cannot be set up",
+                observed=type(cause).__name__,
+                where=self.url,
+                next_step="Check AWS_ENDPOINT_URL, AWS_PROFILE and AWS_DEFAULT_REGION.",
+            ) from cause
+
+    @property
+    def url(self) -> str:
+        """Bucket and prefix as an `s3://` URL."""
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def read(self, key: str) -> bytes:
+        """The whole object.
+
+        Raises:
+            NotFoundError: terminal; there is no such object.
+        """
+        body = BytesIO()
+        self._download(key, body)
+        return body.getvalue()
+
+    def write(self, key: str, data: bytes) -> None:
+        """The object is in place, over an older one if there was one."""
+        with self._translated(key):
+            self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data)
+
+    def create(self, key: str, data: bytes) -> None:
+        """The object is in place, and its key was free before.
+
+        An answer that was lost (time-out, broken connection, 5xx) says nothing: the key is read back. Our bytes mean
+        success, so a writer whose bytes must be told apart puts a random id into them. After such an answer a refusal
+        may be our own success too. 409 means that another request is under way, not that the key is taken.
+
+        Args:
+            key: Where to.
+            data: One small object; it goes in a single request, because the condition on the completion of a
+                multipart upload is not atomic everywhere.
+
+        Raises:
+            AlreadyExistsError: terminal; the key is taken by other bytes, or was before we began.
+            StoreUnavailableError: transient; no clear answer after several tries.
+        """
+        unanswered = False
+        for pause in _CREATE_PAUSES_SECONDS:
+            answer = self._put_if_absent(key, data)
+            if answer == "stored":
+                return
+            unanswered = unanswered or answer == "lost"
+            if answer == "taken" and not unanswered:
+                raise self._taken(key)
+            if answer != "busy":
+                stored = self._read_if_present(key)
+                if stored == data:
+                    return
+                if stored is not None:
+                    raise self._taken(key)
+            time.sleep(pause)
+        raise StoreUnavailableError(
+            "store did not say whether the object was created",
+            observed=f"{len(_CREATE_PAUSES_SECONDS)} tries",
+            where=f"{self.url}/{key} at {self._endpoint}",
+            next_step="Try again later.",
+        )
+
+    def upload(self, key: str, path: Path) -> None:
+        """As `write`, streamed from a local file; a large one goes in parts."""
+        with path.open("rb") as source, self._translated(key):
+            self._client.upload_fileobj(source, self._bucket, self._key(key))
+
+    def fetch(self, key: str, *, scratch: Path) -> Path:
+        """A new file in `scratch` with the whole object; a failed download leaves none.
+
+        Raises:
+            NotFoundError: terminal; there is no such object.
+        """
+        target = scratch / uuid4().hex
+        with disk_errors(str(scratch)), temporary_beside(target) as temporary:
+            with temporary.open("xb") as sink:
+                self._download(key, sink)
+            return temporary.rename(target)
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        """Every object below `prefix/` (of the whole store if it is empty), sorted by key.
+
+        Servers differ in their order and return a page at a time; the placeholders that consoles make for folders are
+        left out.
+        """
+        full = f"{self._key(prefix)}/" if prefix else self._prefix
+        with self._translated(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=full)
+            return sorted(
+                ObjectInfo(found["Key"].removeprefix(self._prefix), found["Size"])
+                for page in pages
+                for found in page.get("Contents", ())
+                if not found["Key"].endswith("/")
+            )
+
+    def delete(self, key: str) -> None:
+        """The object is gone; an absent one is no error."""
+        try:
+            with self._translated(key):
+                self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
+        except NotFoundError:
+            return
+
+    @property
+    def _endpoint(self) -> str:
+        # A netloc may hold credentials, host and port do not.
+        parts = urlsplit(self._client.meta.endpoint_url)
+        return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+    def _key(self, key: str) -> str:
+        return self._prefix + checked_key(key)
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (BotoCoreError, ClientError, ResponseParserError) as cause:
+            raise _translation(cause, where=f"{self.url}/{key}", endpoint=self._endpoint) from cause
+
+    def _taken(self, key: str) -> AlreadyExistsError:
+        return AlreadyExistsError("object exists already", where=f"{self.url}/{key}")
+
+    def _put_if_absent(self, key: str, data: bytes) -> Literal["stored", "taken", "busy", "lost"]:
+        try:
+            with self._translated(key):
+                self._single.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
+        except StoreUnavailableError as failure:
+            return "busy" if _status(failure.__cause__) == 409 else "lost"
+        except ConfigError as failure:
+            if _status(failure.__cause__) == 412:
+                return "taken"
+            raise
+        return "stored"
+
+    def _read_if_present(self, key: str) -> bytes | None:
+        try:
+            return self.read(key)
+        except NotFoundError:
+            return None
+
+    def _download(self, key: str, sink: IO[bytes]) -> None:
+        """The sink holds the whole object; a body that broke is read again, which botocore does not do."""
+        for pause in _BODY_PAUSES_SECONDS:
+            sink.seek(0)
+            sink.truncate()
+            with self._translated(key):
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key))
+            try:
+                with closing(answer["Body"]) as body:
+                    for chunk in body.iter_chunks(_CHUNK_BYTES):
+                        sink.write(chunk)
+            except _BROKEN_BODY:
+                time.sleep(pause)
+                continue
+            return
+        raise StoreUnavailableError(
+            "download broke off",
+            observed=f"{len(_BODY_PAUSES_SECONDS)} times",
+            where=f"{self.url}/{key} at {self._endpoint}",
+            next_step="Try again later.",
+        )
+
+
+def _clients() -> tuple["S3Client", "S3Client"]:
+    """One client that botocore retries, and one that asks once."""
+    session = boto3.Session()
+    region = session.region_name or os.environ.get("AWS_REGION") or "us-east-1"
+    host = urlsplit(session.client("s3", region_name=region).meta.endpoint_url).hostname or ""
+    settings = Config(connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, max_pool_connections=_CONNECTIONS)
+    if not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        settings = settings.merge(
+            Config(
+                s3={"addressing_style": "path"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            )
+        )
+    patient = settings.merge(Config(retries={"mode": "standard", "total_max_attempts": _ATTEMPTS}))
+    single = settings.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
+    return (
+        session.client("s3", region_name=region, config=patient),
+        session.client("s3", region_name=region, config=single),
+    )
+
+
+def _status(cause: BaseException | None) -> int:
+    if not isinstance(cause, ClientError):
+        return 0
+    return int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _translation(cause: Exception, *, where: str, endpoint: str) -> DeepFMError:
+    """The one place where an error of the store becomes a line of ours; no text of the server is repeated."""
+    if isinstance(cause, _CREDENTIAL_ERRORS):
+        return ConfigError(
+            "no usable credentials for the store",
+            where=where,
+            next_step="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
+        )
+    if isinstance(cause, ClientError):
+        return _refusal(cause, where=where, endpoint=endpoint)
+    if isinstance(cause, HTTPClientError | ConnectionFailedError | ResponseParserError):
+        return _unavailable(type(cause).__name__, where=where, endpoint=endpoint)
+    return ConfigError("request cannot be made", observed=type(cause).__name__, where=where)
+
+
+def _refusal(cause: ClientError, *, where: str, endpoint: str) -> DeepFMError:
+    code, status = str(cause.response.get("Error", {}).get("Code", "")), _status(cause)
+    if code in _EXPLAINED or status in {401, 403}:
+        problem, next_step = _EXPLAINED.get(code, _RIGHTS)
+        return ConfigError(problem, where=f"{where} at {endpoint}", next_step=next_step)
+    if code in {"NoSuchKey", "404", "NotFound"}:
+        return NotFoundError("object is not there", where=where)
+    if code in _PASSING_CODES or status in _PASSING_STATUS or status >= 500:
+        return _unavailable(f"status {status}", where=where, endpoint=endpoint)
+    return ConfigError("store refuses the request", observed=f"{code[:80]!a}, status {status}", where=where)
+
+
+def _unavailable(observed: str, *, where: str, endpoint: str) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"store does not answer at {endpoint}", observed=observed, where=where, next_step="Try again later."
+    )

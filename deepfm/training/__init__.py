@@ -1,0 +1,1 @@
+"""Fitting DeepFM to a window: batches, losses, the loop, and checkpoints that resume."""

@@ -1,0 +1,114 @@
+"""Where a model's stages read and write, and how their documents and files get there.
+
+A stage writes its files first and its document last, create-only: a document that exists names files that are whole.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from deepfm import layout
+from deepfm.config import RetrainConfig
+from deepfm.errors import AlreadyExistsError, NotFoundError
+from deepfm.manifests import Document, FileEntry, PreparedDay, ValidationReport, Window, WindowDay
+from deepfm.registry import Registry
+from deepfm.storage import LocalCache, ObjectStore, open_store
+
+CACHE_BYTES = 20 * 2**30
+"""Size cap of the local cache of a store that is not on this machine."""
+_QUARANTINE = "quarantine.parquet"
+D = TypeVar("D", bound=Document)
+
+
+class Workspace:
+    """Where a model's stages read and write: configuration, store, source of raw clicks, local cache."""
+
+    def __init__(self, config: RetrainConfig, *, store: ObjectStore, source: ObjectStore, cache: LocalCache) -> None:
+        self.config, self.store, self.source, self.cache = config, store, source, cache
+        self.registry = Registry(store, config.model)
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.config.model
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A private folder that is gone afterwards."""
+        with tempfile.TemporaryDirectory(prefix="deepfm-") as folder:
+            yield Path(folder)
+
+    def document(self, kind: type[D], key: str) -> D | None:
+        """The stored document, or None if it is not there."""
+        try:
+            return kind.from_bytes(self.store.read(key), where=f"{self.store.url}/{key}")
+        except NotFoundError:
+            return None
+
+    def settle(self, document: D, key: str) -> D:
+        """Store a stage's document, its last object; if one is there already, that one counts."""
+        try:
+            self.store.create(key, document.to_bytes())
+        except AlreadyExistsError:
+            return self.document(type(document), key) or document
+        return document
+
+    def put(self, prefix: str, files: Mapping[str, Path]) -> dict[str, FileEntry]:
+        """Upload a stage's files and return what its document says of them."""
+        for name, path in files.items():
+            self.store.upload(layout.file_key(prefix, name), path)
+        return {name: _entry(path) for name, path in files.items()}
+
+    def quarantine(self, report: ValidationReport) -> Path:
+        """The local file of the rows that validation set aside."""
+        prefix = layout.validated_prefix(self.model, report.logical_date, report.key)
+        return self.local(prefix, {_QUARANTINE: report.files[_QUARANTINE]})[_QUARANTINE]
+
+    def prepared(self, day: WindowDay) -> PreparedDay:
+        """The document of a window's day."""
+        key = layout.file_key(layout.prepared_prefix(self.model, day.logical_date, day.key), layout.MANIFEST)
+        return PreparedDay.from_bytes(self.store.read(key), where=f"{self.store.url}/{key}")
+
+    def day_files(self, day: PreparedDay) -> dict[str, Path]:
+        """Local files of a prepared day, by name."""
+        return self.local(layout.prepared_prefix(self.model, day.logical_date, day.key), day.files)
+
+    def window_files(self, window: Window) -> dict[str, Path]:
+        """Local files of a window, by name."""
+        return self.local(layout.window_prefix(self.model, window.logical_date, window.key), window.files)
+
+    def local(self, prefix: str, files: Mapping[str, FileEntry]) -> dict[str, Path]:
+        """Verified local files of a stage, by name."""
+        return {
+            name: self.cache.path(
+                self.store, layout.file_key(prefix, name), sha256=entry.sha256, size_bytes=entry.size_bytes
+            )
+            for name, entry in files.items()
+        }
+
+
+def open_workspace(config: RetrainConfig, *, store_url: str | None = None, cache: Path | None = None) -> Workspace:
+    """The workspace of a configuration.
+
+    Args:
+        config: The model's configuration.
+        store_url: Wins over `DEEPFM_STORE`, which wins over `store` in the configuration.
+        cache: Folder of the local cache; unset, `DEEPFM_CACHE` or a folder in the user's temporary files.
+    """
+    url = store_url or os.environ.get("DEEPFM_STORE") or config.store
+    folder = cache or Path(os.environ.get("DEEPFM_CACHE") or Path(tempfile.gettempdir(), f"deepfm-cache-{os.getuid()}"))
+    return Workspace(
+        config,
+        store=open_store(url),
+        source=open_store(config.data.source),
+        cache=LocalCache(folder, CACHE_BYTES),
+    )
+
+
+def _entry(path: Path) -> FileEntry:
+    with path.open("rb") as stream:
+        return FileEntry(sha256=hashlib.file_digest(stream, "sha256").hexdigest(), size_bytes=path.stat().st_size)

@@ -1,0 +1,57 @@
+"""The flow `retrain`: one logical date from clicks to a verdict, each stage a task."""
+
+import datetime as dt
+import logging
+from pathlib import Path
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from deepfm.config import load_config
+from deepfm.errors import DataRejectedError
+from deepfm.manifests import RunOutcome
+from deepfm.retraining import retrain as run_stages
+from deepfm.workspace import open_workspace
+from flows.artifacts import publish_outcome
+from flows.logical_date import resolve_logical_date
+from flows.tasks import TaskRunner
+
+logger = logging.getLogger(__name__)
+_SIDE_BY_SIDE = 2
+
+
+@flow(
+    name="retrain",
+    flow_run_name="retrain {config} {logical_date}",
+    task_runner=ThreadPoolTaskRunner(max_workers=_SIDE_BY_SIDE),  # type: ignore[arg-type] - its result type is open
+    persist_result=False,
+    validate_parameters=True,
+)
+def retrain(
+    config: str,
+    logical_date: dt.date | None = None,
+    store: str | None = None,
+    overrides: list[str] | None = None,
+) -> RunOutcome:
+    """Validate, prepare, train, export, gate and promote one logical date.
+
+    A challenger that loses is a completed run; a refused holdout day is a failed one that names the broken rules.
+
+    Args:
+        config: Path of the model's TOML.
+        logical_date: The holdout day; unset, the scheduled day minus the model's lag.
+        store: Where models are kept; unset, DEEPFM_STORE or the TOML's store.
+        overrides: Keys of the TOML to override, such as training.epochs=2.
+    """
+    settings = load_config(Path(config), overrides=overrides or ())
+    date = resolve_logical_date(logical_date, settings)
+    outcome = run_stages(open_workspace(settings, store_url=store), date, runner=TaskRunner())
+    publish_outcome(settings.model, outcome)
+    if outcome.status == "data_rejected":
+        raise DataRejectedError(
+            f"clicks of {date} were refused",
+            observed="; ".join(outcome.reasons),
+            next_step="Deliver the day again; the champion stays.",
+        )
+    logger.info("%s of %s: %s", outcome.status, date, outcome.version)
+    return outcome
