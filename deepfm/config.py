@@ -80,8 +80,7 @@ class FieldConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.kind == "numeric") != (self.dtype == "float32"):
-            msg = f"a {self.kind} field cannot have dtype {self.dtype}; numeric is float32, categorical string or int64"
-            raise ValueError(msg)
+            raise ValueError(f"a {self.kind} field cannot have dtype {self.dtype}; only numeric ones have float32")
         if self.kind == "categorical" and (self.minimum is not None or self.maximum is not None):
             raise ValueError("minimum and maximum belong to numeric fields")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
@@ -190,14 +189,14 @@ class TrainingConfig(Section):
 
     batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
     """Rows of a step; `auto` is at most 4096 and small enough for several hundred steps an epoch."""
-    epochs: Annotated[int, Field(ge=1, le=1000)] = 3
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 4
     """Passes over the window at most; early stopping may end before."""
     learning_rate: Positive = 1e-3
     """Adam's rate for the dense layers."""
-    embedding_learning_rate: Positive = 1e-3
+    embedding_learning_rate: Positive = 1e-2
     """Adam's rate for embeddings and first-order weights."""
-    l2_embedding: NonNegative = 0.0
-    """L2 penalty on the embeddings that a batch uses, per row of the batch."""
+    l2_embedding: NonNegative = 50.0
+    """Precision of a normal prior on every embedding and first-order weight: rare values shrink, frequent ones hardly."""
     l2_network: NonNegative = 0.0
     """L2 penalty on the weights of the deep part."""
     schedule: Literal["decay", "plateau", "constant"] = "decay"
@@ -210,8 +209,8 @@ class TrainingConfig(Section):
     """Share of the planned steps, at the end, whose weights are averaged; use it where the rate stays up."""
     validation_share: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.05
     """Share of the window held back for early stopping; 0 turns early stopping off."""
-    validation_by: Literal["group", "row"] = "group"
-    """Hold back whole groups (users), or single rows; rows where no group is configured."""
+    validation_by: Literal["group", "row"] = "row"
+    """Hold back single rows or whole groups (users); a model does not learn from the history of groups held back."""
     eval_every_steps: Count | Literal["auto"] = "auto"
     """Steps between early-stopping checks; `auto` is four an epoch."""
     patience: Annotated[int, Field(ge=1)] = 6
@@ -226,17 +225,11 @@ class TrainingConfig(Section):
     """Where to train; `auto` takes CUDA where there is a device."""
 
     @model_validator(mode="after")
-    def _averaging_needs_a_rate(self) -> Self:
+    def _schedule_fits(self) -> Self:
         if self.average_last > 0 and self.schedule == "decay":
-            msg = "average_last and schedule = 'decay' both settle the weights; set schedule to 'constant' or 'plateau'"
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _plateau_needs_checks(self) -> Self:
+            raise ValueError("average_last and schedule = 'decay' both settle the weights; choose another schedule")
         if self.schedule == "plateau" and self.validation_share == 0:
-            msg = "schedule = 'plateau' follows the early-stopping AUC, which validation_share = 0 turns off"
-            raise ValueError(msg)
+            raise ValueError("schedule = 'plateau' follows the held-back AUC, which validation_share = 0 turns off")
         return self
 
 
@@ -305,8 +298,7 @@ class RetrainConfig(Section):
                 raise ValueError(f"fields.{column} is the {role} and cannot be an input of the model")
         reserved = [name for name in self.fields if not name.isidentifier() or name == "probability"]
         if reserved:
-            msg = f"fields {', '.join(reserved)}: a field is named like a Python identifier other than probability"
-            raise ValueError(msg)
+            raise ValueError(f"fields {', '.join(reserved)}: required Python identifiers other than probability")
         return self
 
     @property
@@ -322,9 +314,8 @@ class RetrainConfig(Section):
     def day_bounds_utc(self, logical_date: dt.date) -> tuple[dt.datetime, dt.datetime]:
         """The half-open interval of a local day as two aware UTC instants; 23 to 25 hours apart."""
         zone = ZoneInfo(self.time_zone)
-        midnight = dt.time()
-        start = dt.datetime.combine(logical_date, midnight, zone)
-        end = dt.datetime.combine(logical_date + dt.timedelta(days=1), midnight, zone)
+        start = dt.datetime.combine(logical_date, dt.time(), zone)
+        end = dt.datetime.combine(logical_date + dt.timedelta(days=1), dt.time(), zone)
         return start.astimezone(dt.UTC), end.astimezone(dt.UTC)
 
 

@@ -45,8 +45,8 @@ class DeepFM(nn.Module):
         self.numeric_first_order = nn.Parameter(torch.zeros(numeric_fields))
         self.bias = nn.Parameter(torch.zeros(()))
         self.deep = _deep_part((len(self.vocabulary_sizes) + numeric_fields) * K, network)
-        nn.init.normal_(self.embedding.weight, std=0.01)
-        nn.init.normal_(self.numeric_embedding, std=0.01)
+        nn.init.normal_(self.embedding.weight, std=0.05)
+        nn.init.normal_(self.numeric_embedding, std=0.05)
         nn.init.zeros_(self.first_order.weight)
 
     def forward(self, ids_BF: Tensor, numeric_BD: Tensor) -> Tensor:

@@ -124,6 +124,6 @@ def _raw_file(source: ObjectStore, key: str, *, scratch: Path) -> RawFile:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
             size += len(chunk)
-    if path.is_relative_to(scratch):
+    if path.parent == scratch:
         path.unlink()
     return RawFile(key=key, sha256=digest.hexdigest(), size_bytes=size)

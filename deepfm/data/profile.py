@@ -60,7 +60,7 @@ class FieldFigures:
             return
         values = _floats(array)
         finite = values[np.isfinite(values)]
-        self.nulls += int(np.isnan(values).sum())
+        self.nulls += len(values) - len(finite)  # neither NaN nor an infinity says anything: both are missing
         self.non_finite += int(np.isinf(values).sum())
         self.out_of_range += int(outside(values, config).sum())
         self.count += len(finite)

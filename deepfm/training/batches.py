@@ -97,6 +97,7 @@ class WindowRows:
         scale = [window.normalisation[name] for name in window.numeric]
         self._mean = np.array([item.mean for item in scale], dtype=np.float32)
         self._deviation = np.array([item.deviation for item in scale], dtype=np.float32)
+        self._sizes = [window.vocabulary_sizes[name] for name in window.categorical]
         self._days = [
             _open_day(days[day.logical_date], files[day.logical_date], window, window.keep_rate / day.keep_rate)
             for day in window.days
@@ -141,6 +142,15 @@ class WindowRows:
             parts.append(_taken(rows, np.flatnonzero(chosen)))
         rows = _concatenated(parts)
         return Slice(_to_batch(rows, device), rows.labels, rows.groups)
+
+    def inverse_counts(self) -> Tensor:
+        """One over the number of training rows that hold an id, float32 [V]: ids of all fields one after the other."""
+        counts = [np.zeros(size, dtype=np.int64) for size in self._sizes]
+        for block in self._blocks:
+            ids = self._read(block).ids[~self._held_back(block)]
+            for column, size in enumerate(self._sizes):
+                counts[column] += np.bincount(ids[:, column], minlength=size)
+        return torch.from_numpy(1.0 / np.maximum(np.concatenate(counts), 1)).float()
 
     def _buffers(self, rng: np.random.Generator) -> Iterator[_Rows]:
         order = rng.permutation(len(self._blocks))

@@ -93,6 +93,7 @@ class Trainer:
         self._optimizer = _adam(self._model, config, fused=True)
         self._plateau = _plateau(self._optimizer, config)
         self._average = _averaged(self._model) if config.training.average_last else None
+        self._share = rows.inverse_counts().to(self._device)
         self._standing = Standing()
         self._best: dict[str, Tensor] = {}
         self._best_scores: NDArray[np.float64] | None = None
@@ -144,7 +145,7 @@ class Trainer:
         logits = self._model(batch.ids, batch.numeric)
         losses = row_losses(logits, batch.labels, config=self._config.loss, pos_weight=self._pos_weight)
         loss = (losses * batch.weights).mean()
-        total = loss + _penalty(self._model, batch, self._config)
+        total = loss + _penalty(self._model, batch, self._config, self._share)
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()
         self._optimizer.step()
@@ -368,13 +369,14 @@ def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _penalty(model: DeepFM, batch: Batch, config: RetrainConfig) -> Tensor | float:
+def _penalty(model: DeepFM, batch: Batch, config: RetrainConfig, share: Tensor) -> Tensor | float:
     """Half the L2 norms that the configuration asks for: of the batch's embeddings, and of the deep part's weights."""
     training = config.training
     penalty: Tensor | float = 0.0
     if training.l2_embedding > 0:
-        vectors = model.embedding(batch.ids + model.offsets)
-        penalty = penalty + 0.5 * training.l2_embedding * vectors.square().sum(dim=(1, 2)).mean()
+        rows = batch.ids + model.offsets
+        squares = model.embedding(rows).square().sum(dim=2) + model.first_order(rows).square().sum(dim=2)
+        penalty = penalty + 0.5 * training.l2_embedding * (squares * share[rows]).sum(dim=1).mean()
     if training.l2_network > 0:
         weights = (p.square().sum() for name, p in model.deep.named_parameters() if name.endswith("weight"))
         penalty = penalty + 0.5 * training.l2_network * torch.stack(list(weights)).sum()

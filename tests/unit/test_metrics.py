@@ -366,6 +366,12 @@ def test_one_independent_click_has_no_error() -> None:
         metrics.auc_error(np.array([0.1, 0.2, 0.3, 0.4]), np.array([0, 1, 1, 0]), groups=np.array([1, 2, 2, 3]))
 
 
+def test_two_independent_clicks_and_negatives_have_an_error() -> None:
+    scores, labels = np.array([0.1, 0.3, 0.2, 0.4]), np.array([0, 0, 1, 1])
+    expected = delong_by_definition([structural_components(scores, labels)], labels)[0, 0]
+    assert metrics.auc_error(scores, labels).error == pytest.approx(math.sqrt(expected))
+
+
 @pytest.mark.parametrize("figure", [metrics.log_loss, metrics.normalised_entropy, metrics.calibration_ratio])
 @pytest.mark.parametrize("bad", [-0.01, 1.01])
 def test_likelihoods_take_probabilities_only(figure: Callable[..., float], bad: float) -> None:

@@ -1,0 +1,394 @@
+"""The training loop: what every setting does, and a training that was cut off ends in the same bytes."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from deepfm.config import RetrainConfig, VocabularyConfig
+from deepfm.data.partitions import RawBatch
+from deepfm.data.sampling import group_hashes
+from deepfm.data.shards import ShardRows
+from deepfm.data.window import held_back
+from deepfm.errors import ConfigError, TrainingError, WindowError
+from deepfm.metrics import auc
+from deepfm.storage.local import LocalStore
+from deepfm.training import loop
+from deepfm.training.checkpoint import ResumeStates
+from deepfm.training.loop import Fitted, Trainer, new_model, resolve_device
+from deepfm.training.losses import row_losses
+from deepfm.weights import pack
+from tests.tiny_days import CPU, DAYS, HOLDOUT, TinyWindow, click_day, tiny_config, tiny_window, with_column
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "loss_curve.json"
+ROWS = 100
+ALONE = {"training.validation_share": 0.0}
+CONSTANT = {"training.schedule": "constant"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory) -> Callable[..., TinyWindow]:
+    """The same small window under any training configuration; only the held-back share is part of its files."""
+    made: dict[tuple[float, str], TinyWindow] = {}
+
+    def with_settings(changes: dict[str, object] | None = None) -> TinyWindow:
+        config = tiny_config({"training.validation_by": "row", **(changes or {})})
+        key = (config.training.validation_share, config.training.validation_by)
+        if key not in made:
+            tables = {date: click_day(date, rows=ROWS) for date in DAYS}
+            made[key] = tiny_window(tmp_path_factory.mktemp("window"), config, tables=tables)
+        return made[key]._replace(config=config)
+
+    return with_settings
+
+
+def fit(window: TinyWindow, **settings) -> Fitted:
+    return Trainer(window.rows(), window.window, window.config).fit(**settings)
+
+
+def weights(fitted: Fitted) -> bytes:
+    return pack(fitted.model.state_dict(), {})
+
+
+SETTINGS = {
+    "decay": {},
+    "dropout": {"network.dropout": 0.3},
+    "plateau": {"training.schedule": "plateau", "training.plateau_patience": 0, "training.eval_every_steps": 2},
+    "average of batch norm": {**CONSTANT, "training.average_last": 0.6, "network.batch_norm": True},
+    "early stopping": {**CONSTANT, "training.learning_rate": 0.3, "training.patience": 1, "training.eval_every_steps": 1},
+    "focal": {"loss.kind": "focal", "training.l2_embedding": 10.0, "training.l2_network": 0.01},
+}
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside: nothing after it runs."""
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_training_cut_off_at_any_step_ends_in_the_same_bytes(windows, tmp_path, name):
+    changes = {"training.checkpoint_every_seconds": 1e-9, "training.batch_size": 48, **SETTINGS[name]}
+    window = windows(changes)
+    whole = fit(window)
+    last_step = whole.steps
+    assert last_step >= 2
+    for kill_at in range(1, last_step + 1):
+        states = ResumeStates(LocalStore(tmp_path / str(kill_at)), "training")
+
+        def kill(step: int, _: int, kill_at: int = kill_at) -> None:
+            if step == kill_at:
+                raise Killed
+
+        with pytest.raises(Killed):
+            fit(window, states=states, progress=kill)
+        resumed_at: list[int] = []
+        resumed = fit(window, states=states, progress=lambda step, _, seen=resumed_at: seen.append(step))
+        assert resumed_at[0] == kill_at
+        assert weights(resumed) == weights(whole)
+        assert resumed.curve == whole.curve
+        assert resumed[1:-1] == whole[1:-1]
+
+
+def test_a_training_killed_twice_ends_in_the_same_bytes(windows, tmp_path):
+    window = windows({"training.checkpoint_every_seconds": 1e-9, "network.dropout": 0.2})
+    whole = fit(window)
+    states = ResumeStates(LocalStore(tmp_path), "training")
+    for kill_at in (5, 11):
+
+        def kill(step: int, _: int, kill_at: int = kill_at) -> None:
+            if step == kill_at:
+                raise Killed
+
+        with pytest.raises(Killed):
+            fit(window, states=states, progress=kill)
+    assert weights(fit(window, states=states)) == weights(whole)
+
+
+def test_the_same_training_twice_gives_the_same_bytes_and_another_seed_others(windows):
+    first, second, other = (fit(windows(changes)) for changes in ({}, {}, {"training.seed": 1}))
+    assert weights(first) == weights(second)
+    assert weights(first) != weights(other)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network.dropout": 0.5},
+        {"network.batch_norm": True},
+        {"network.hidden": []},
+        {"network.embedding_dim": 3},
+        {"training.l2_embedding": 10.0},
+        {"training.l2_network": 0.1},
+        {"training.schedule": "constant"},
+        {"training.schedule": "plateau", "training.plateau_patience": 0, "training.eval_every_steps": 1},
+        {"training.schedule": "constant", "training.average_last": 0.5},
+        {"training.epochs": 1},
+        {"training.batch_size": 16},
+        {"training.learning_rate": 0.01},
+        {"training.embedding_learning_rate": 0.01},
+        {"loss.kind": "focal"},
+        {"loss.pos_weight": "auto"},
+        {"vocabulary.oov_rate": 0.3},
+    ],
+    ids=str,
+)
+def test_every_setting_trains_and_makes_a_difference(windows, changes):
+    base, changed = fit(windows()), fit(windows(changes))
+    assert all(torch.isfinite(tensor).all() for tensor in changed.model.state_dict().values())
+    assert weights(base) != weights(changed)
+    assert changed.curve[-1].train_loss < 1.2
+    assert not changed.model.training
+
+
+def id_counts(window: TinyWindow) -> torch.Tensor:
+    """How many training rows hold each row of the table, counted one by one; at least 1."""
+    sizes = list(window.window.vocabulary_sizes.values())
+    counts = torch.zeros(sum(sizes))
+    whole = window._replace(config=window.config.model_copy(update={"vocabulary": VocabularyConfig(oov_rate=0.0)}))
+    for batch in whole.rows().epoch(0, batch_size=1, device=CPU):
+        for field, local in enumerate(batch.ids[0].tolist()):
+            counts[sum(sizes[:field]) + local] += 1
+    return counts.clamp(min=1)
+
+
+def plain_loop(window: TinyWindow) -> torch.nn.Module:
+    """The training spelled out: torch's reference Adam, parameter by parameter, with a rate that falls to zero."""
+    config = window.config
+    torch.manual_seed(config.training.seed)
+    model = new_model(window.window, config)
+    counts = id_counts(window)
+    adam = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate, foreach=False, fused=False)
+    rows = window.rows()
+    planned = rows.training_rows // 32 * config.training.epochs
+    step = 0
+    for epoch in range(config.training.epochs):
+        for batch in rows.epoch(epoch, batch_size=32, device=CPU):
+            adam.param_groups[0]["lr"] = config.training.learning_rate * (1 - step / planned)
+            losses = row_losses(model(batch.ids, batch.numeric), batch.labels, config=config.loss, pos_weight=1.0)
+            loss = (losses * batch.weights).mean()
+            loss = loss + 0.5 * config.training.l2_network * sum(
+                (weight**2).sum() for name, weight in model.deep.named_parameters() if name.endswith("weight")
+            )
+            rows_of = batch.ids + model.offsets
+            squares = (model.embedding.weight[rows_of] ** 2).sum(2) + model.first_order.weight[rows_of, 0] ** 2
+            loss = loss + 0.5 * config.training.l2_embedding * (squares / counts[rows_of]).sum() / len(rows_of)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            step += 1
+    return model
+
+
+@pytest.mark.parametrize("changes", [{}, {"training.l2_network": 0.05, "training.l2_embedding": 5.0}], ids=["plain", "l2"])
+def test_the_fast_optimiser_follows_the_plain_one(windows, changes):
+    window = windows(ALONE | changes)
+    fitted, plain = fit(window), plain_loop(window)
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(fitted.model.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_ten_steps_follow_the_golden_curve(windows):
+    """Proof that a change of the loop, the batches or the model changed no number; UPDATE_GOLDEN=1 rewrites it."""
+    changes = {"training.eval_every_steps": 1, "sampling.keep_rate": 1.0}
+    curve = [point.train_loss for point in fit(windows(changes)).curve[:10]]
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        GOLDEN.parent.mkdir(parents=True, exist_ok=True)
+        GOLDEN.write_text(json.dumps(curve, indent=2) + "\n", encoding="utf-8")
+    assert len(curve) == 10
+    assert curve == pytest.approx(json.loads(GOLDEN.read_text(encoding="utf-8")), abs=1e-5)
+
+
+def test_decay_falls_linearly_to_zero(windows):
+    fitted = fit(windows({"training.eval_every_steps": 1}))
+    rates = [point.learning_rate for point in fitted.curve]
+    assert rates == pytest.approx([0.02 * (1 - step / fitted.planned_steps) for step in range(fitted.planned_steps)])
+
+
+def test_plateau_lowers_the_rates_after_checks_without_gain(windows):
+    changes = {"training.schedule": "plateau", "training.plateau_patience": 0, "training.eval_every_steps": 1}
+    curve = fit(windows(changes)).curve
+    rate, best = 0.02, 0.0
+    for point in curve:
+        assert point.learning_rate == pytest.approx(rate)
+        assert point.validation_auc is not None
+        if point.validation_auc > best * (1 + 1e-4):
+            best = point.validation_auc
+        elif rate * 0.9 > 1e-8:  # torch makes no smaller change
+            rate *= 0.1
+    assert rate < 0.02
+
+
+def test_averaging_ships_the_mean_of_the_last_weights(windows):
+    window = windows({**ALONE, **CONSTANT, "training.average_last": 0.5})
+    trainer = Trainer(window.rows(), window.window, window.config)
+    seen: list[dict[str, torch.Tensor]] = []
+    fitted = trainer.fit(
+        progress=lambda *_: seen.append({name: t.clone() for name, t in trainer._model.state_dict().items()})
+    )
+    last = seen[len(seen) // 2 :]
+    assert len(last) == fitted.planned_steps - fitted.planned_steps // 2
+    for name, tensor in fitted.model.state_dict().items():
+        torch.testing.assert_close(tensor, torch.stack([state[name] for state in last]).mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_averaging_leaves_large_offsets_exact(windows):
+    window = windows()
+    model = new_model(window.window, window.config)
+    model.offsets.copy_(torch.tensor([2**24 + 1, 2**40 + 1]))
+    average = loop._averaged(model)
+    for _ in range(3):
+        average.update_parameters(model)
+    assert average.module.offsets.tolist() == [2**24 + 1, 2**40 + 1]
+
+
+def spoiled_late(trainer: Trainer, *, after: int) -> Callable[[int, int], None]:
+    """A rate so large from some step on that the model gets worse."""
+
+    def raise_rate(step: int, _: int) -> None:
+        if step == after:
+            for group in trainer._optimizer.param_groups:
+                group["lr"] = 3.0
+
+    return raise_rate
+
+
+def test_early_stopping_restores_the_best_weights(windows):
+    changes = {"training.epochs": 8, "training.patience": 2, "training.eval_every_steps": 4, **CONSTANT}
+    window = windows({**changes, "training.validation_share": 0.3})
+    trainer = Trainer(window.rows(), window.window, window.config)
+    fitted = trainer.fit(progress=spoiled_late(trainer, after=16))
+    assert fitted.steps < fitted.planned_steps
+    assert fitted.best_step <= 16
+    best = max(fitted.curve, key=lambda point: point.validation_auc or 0.0)
+    assert fitted.best_step == best.step
+    held = window.rows().validation_slice(device=CPU)
+    with torch.no_grad():
+        scores = fitted.model(held.batch.ids, held.batch.numeric).numpy().astype(np.float64)
+    assert auc(scores, held.labels) == pytest.approx(best.validation_auc)
+    assert auc(scores, held.labels) > (fitted.curve[-1].validation_auc or 1.0)
+
+
+def test_patience_is_the_number_of_clearly_worse_checks(windows):
+    stops = []
+    for patience in (1, 3):
+        changes = {"training.epochs": 8, "training.eval_every_steps": 2, "training.validation_share": 0.3, **CONSTANT}
+        window = windows({**changes, "training.patience": patience})
+        trainer = Trainer(window.rows(), window.window, window.config)
+        stops.append(trainer.fit(progress=spoiled_late(trainer, after=16)).steps)
+    assert stops[0] < stops[1]
+
+
+def test_noise_between_checks_ships_the_last_weights(windows):
+    fitted = fit(windows({"training.eval_every_steps": 1}))
+    assert fitted.best_step == fitted.steps == fitted.planned_steps
+    assert len({point.validation_auc for point in fitted.curve}) > 1
+
+
+def test_training_without_a_held_back_share_has_a_curve_of_losses_only(windows):
+    fitted = fit(windows(ALONE))
+    assert fitted.curve
+    assert all(point.validation_auc is None and point.validation_loss is None for point in fitted.curve)
+
+
+def test_the_curve_has_the_figures_of_the_held_back_rows(windows):
+    window = windows({"training.validation_share": 0.3})
+    fitted = fit(window)
+    held = window.rows().validation_slice(device=CPU)
+    with torch.no_grad():
+        logits = fitted.model(held.batch.ids, held.batch.numeric)
+    last = fitted.curve[-1]
+    assert last.step == fitted.steps
+    assert last.validation_auc == pytest.approx(auc(logits.numpy().astype(np.float64), held.labels))
+    expected = row_losses(logits, held.batch.labels, config=window.config.loss, pos_weight=1.0) * held.batch.weights
+    assert last.validation_loss == pytest.approx(expected.mean().item(), rel=1e-5)
+    assert last.validation_gauc is not None
+
+
+def test_training_learns_what_the_days_tell(tmp_path):
+    tables = {date: click_day(date, rows=1500) for date in DAYS}
+    fitted = fit(tiny_window(tmp_path, tiny_config({"training.validation_share": 0.2}), tables=tables))
+    assert fitted.curve[-1].validation_auc > 0.75
+    assert fitted.curve[-1].train_loss < fitted.curve[0].train_loss
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"training.learning_rate": 1e30}, id="in the middle"),
+        pytest.param({"training.learning_rate": 3e38, "training.batch_size": 4096, "training.epochs": 1}, id="last step"),
+        pytest.param(
+            {"training.embedding_learning_rate": 1e39, "training.batch_size": 4096, "training.epochs": 1, **ALONE},
+            id="last step, nothing held back",
+        ),
+    ],
+)
+def test_a_training_that_diverges_is_an_error_that_says_where_and_what_to_do(windows, changes):
+    with pytest.raises(TrainingError) as caught:
+        fit(windows({**CONSTANT, **changes}))
+    text = str(caught.value)
+    assert text.startswith("training diverged at step ")
+    assert f"window of {HOLDOUT}" in text
+    assert "Lower training.learning_rate" in text
+
+
+def user_who_is_held_back(config: RetrainConfig) -> str:
+    names = [f"solo{n}" for n in range(50)]
+    table = with_column(click_day(HOLDOUT, rows=50), "user", pa.array(names))
+    nothing = np.zeros(50, dtype=np.uint64)
+    groups = group_hashes(RawBatch(0, table.to_batches()[0]), config, rows=nothing)
+    rows = ShardRows(np.zeros((50, 2), np.int32), np.zeros((50, 1), np.float32), np.zeros(50, np.uint8), groups, nothing)
+    return names[int(np.flatnonzero(held_back(rows, config, logical_date=HOLDOUT))[0])]
+
+
+def test_a_window_whose_only_user_is_held_back_is_refused_in_words(tmp_path):
+    config = tiny_config({"training.validation_share": 0.49})
+    user = user_who_is_held_back(config)
+    tables = {date: with_column(click_day(date, rows=40), "user", pa.array([user] * 40)) for date in DAYS}
+    with pytest.raises(WindowError, match="has no row to train on"):
+        fit(tiny_window(tmp_path, config, tables=tables))
+
+
+def test_a_held_back_share_of_one_class_stops_nothing(windows, tmp_path):
+    config = tiny_config({"training.validation_share": 0.01, "training.validation_by": "row"})
+    tables = {date: click_day(date, rows=ROWS) for date in DAYS}
+    window = tiny_window(tmp_path, config, tables=tables)
+    held = window.rows().validation_slice(device=CPU)
+    assert len(set(held.labels.tolist())) < 2
+    fitted = fit(window)
+    assert fitted.steps == fitted.planned_steps
+    assert fitted.curve[-1].validation_auc is None
+
+
+def test_progress_counts_every_step(windows):
+    seen: list[tuple[int, int]] = []
+    fitted = fit(windows(), progress=lambda step, planned: seen.append((step, planned)))
+    assert seen == [(step, fitted.planned_steps) for step in range(1, fitted.planned_steps + 1)]
+
+
+def test_determinism_is_asked_for_while_training_only(windows):
+    seen: list[bool] = []
+    fit(windows(), progress=lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
+    assert all(seen)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_cuda_is_used_where_it_is_and_refused_where_it_is_not(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto").type == resolve_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError, match="torch sees no CUDA device"):
+        resolve_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto").type == resolve_device("cuda").type == "cuda"
+    assert resolve_device("cpu").type == "cpu"
