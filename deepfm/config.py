@@ -5,16 +5,11 @@ the working directory. A value that cannot work is refused here, before any work
 """
 
 import datetime as dt
-import difflib
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from deepfm.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
@@ -196,7 +191,7 @@ class TrainingConfig(Section):
     embedding_learning_rate: Positive = 1e-2
     """Adam's rate for embeddings and first-order weights."""
     l2_embedding: NonNegative = 50.0
-    """Precision of a normal prior on every embedding and first-order weight: rare values shrink, frequent ones hardly."""
+    """Precision of a normal prior on embeddings and first-order weights: rare values shrink, frequent ones hardly."""
     l2_network: NonNegative = 0.0
     """L2 penalty on the weights of the deep part."""
     schedule: Literal["decay", "plateau", "constant"] = "decay"
@@ -317,84 +312,3 @@ class RetrainConfig(Section):
         start = dt.datetime.combine(logical_date, dt.time(), zone)
         end = dt.datetime.combine(logical_date + dt.timedelta(days=1), dt.time(), zone)
         return start.astimezone(dt.UTC), end.astimezone(dt.UTC)
-
-
-def load_config(path: Path, *, overrides: Sequence[str] = ()) -> RetrainConfig:
-    """The configuration of a TOML file, with `key.path=value` overrides applied on top.
-
-    Args:
-        path: The TOML file; a byte order mark and CRLF line ends are accepted.
-        overrides: Such as `training.epochs=2`; the value is TOML, or else taken as a string.
-
-    Raises:
-        ConfigError: terminal; one line that names the key, what was observed and the nearest known key.
-    """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as cause:
-        raise ConfigError(f"config {path} does not exist", next_step="Check --config.") from cause
-    except (OSError, UnicodeDecodeError) as cause:
-        raise ConfigError(f"config {path} cannot be read: {cause}") from cause
-    except tomllib.TOMLDecodeError as cause:
-        raise ConfigError(f"config {path} is not TOML: {cause}") from cause
-    for override in overrides:
-        _apply_override(raw, override)
-    return parse_config(raw, where=str(path))
-
-
-def parse_config(raw: Mapping[str, Any], *, where: str) -> RetrainConfig:
-    """The configuration of parsed TOML.
-
-    Raises:
-        ConfigError: terminal; see `load_config`.
-    """
-    try:
-        return RetrainConfig.model_validate(raw)
-    except ValidationError as cause:
-        raise ConfigError(f"config: {_explain(cause)}", where=where) from cause
-
-
-def _apply_override(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError("override is not KEY=VALUE", observed=override, next_step="Write training.epochs=2.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    *parents, last = key.strip().split(".")
-    table = raw
-    for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"override {key} goes below {parent}, which is a value")
-    table[last] = value
-
-
-def _explain(error: ValidationError) -> str:
-    """The first finding in words; an unknown key comes with the nearest known one."""
-    first = error.errors()[0]
-    # A union adds the name of the branch that it tried.
-    path = ".".join(part for part in map(str, first["loc"]) if not part.startswith(("constrained-", "literal[")))
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known)}."
-        return f"{path} is not a key; {hint}{more}"
-    if first["type"] == "missing":
-        return f"{path} is missing{more}"
-    text = first["msg"].removeprefix("Value error, ")
-    return f"{path or 'file'}: {text}{more}"
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = RetrainConfig
-    for part in location:
-        if section is RetrainConfig and part == "fields":
-            section = FieldConfig
-            continue
-        info = section.model_fields.get(str(part))
-        if info is not None and isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            section = info.annotation
-    return list(section.model_fields)

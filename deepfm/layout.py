@@ -1,14 +1,14 @@
 """Object keys: the only place where parts are joined with a slash, and where a name is checked before it becomes one.
 
-    days/<model>/<date>/validated-<key>/…                 one partition, judged
-    days/<model>/<date>/prepared-<key>/…                  the same, sampled and encoded
-    windows/<model>/<date>-<key>/…                        vocabularies and remap arrays of a training window
-    training/<model>/<version>/…                          resume state and result of a training
-    models/<model>/versions/<version>/<attempt>/…         files of one attempt
-    models/<model>/versions/<version>/manifest.json       create-only: the version
-    models/<model>/decisions/<date>/<version>-vs-<n>-<gate>/… create-only: the verdict against log entry n
-    models/<model>/log/<000000000001>.json                create-only: the commit
-    models/<model>/champion.json                          a cache of the log's head
+days/<model>/<date>/validated-<key>/…                 one partition, judged
+days/<model>/<date>/prepared-<key>/…                  the same, sampled and encoded
+windows/<model>/<date>-<key>/…                        vocabularies and remap arrays of a training window
+training/<model>/<version>/…                          resume state and result of a training
+models/<model>/versions/<version>/<attempt>/…         files of one attempt
+models/<model>/versions/<version>/manifest.json       create-only: the version
+models/<model>/decisions/<date>/<version>-vs-<n>-<gate>/… create-only: the verdict against log entry n
+models/<model>/log/<000000000001>.json                create-only: the commit
+models/<model>/champion.json                          a cache of the log's head
 """
 
 import datetime as dt
@@ -30,9 +30,7 @@ def checked_name(name: str) -> str:
         UsageError: terminal; the name has other characters or is too long.
     """
     if not _NAME.fullmatch(name):
-        raise UsageError(
-            "model name is not allowed", observed=ascii(name[:80]), required="[a-z0-9][a-z0-9_-]{0,63}"
-        )
+        raise UsageError("model name is not allowed", observed=ascii(name[:80]), required="[a-z0-9][a-z0-9_-]{0,63}")
     return name
 
 

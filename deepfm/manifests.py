@@ -1,99 +1,19 @@
-"""The typed documents on disk: canonical JSON, each with a schema version that readers check.
-
-A reader refuses a schema version above the one it knows and ignores fields it does not know. Every figure is finite:
-NaN and infinities cannot be written.
-"""
+"""The typed documents of every stage. Every figure in them is finite: NaN and infinities cannot be written."""
 
 import datetime as dt
-import hashlib
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic import Field
 
-from deepfm.errors import IntegrityError
+from deepfm.documents import Document, Part
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Verdict = Literal["promote", "reject", "inconclusive"]
 Operation = Literal["promote", "rollback", "hold", "release"]
-Status = Literal["promoted", "not_promoted", "data_rejected", "failed"]
 MISSING_INT64 = int(np.iinfo(np.int64).min)
 """The int64 that stands for a missing categorical value; the text that does is the empty string."""
-
-
-def sha256_hex(data: bytes | memoryview) -> str:
-    """The SHA-256 of bytes, 64 hex digits."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def stage_key(*parts: object) -> str:
-    """16 hex digits that stand for a stage's inputs; equal parts give equal keys in every process."""
-    return sha256_hex(_canonical(list(parts)))[:16]
-
-
-def _canonical(value: object) -> bytes:
-    plain = from_json(to_json(value, inf_nan_mode="strings"))
-    return to_json(_sorted(plain))
-
-
-def _sorted(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    if isinstance(value, list):
-        return [_sorted(item) for item in value]
-    return value
-
-
-class Part(BaseModel):
-    """A frozen piece of a document."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
-    )
-
-
-class _Versioned(Part):
-    """What every release can read of a document: a newer one may have lost or changed any other field."""
-
-    schema_version: int = 1
-
-
-class Document(Part):
-    """A document that is stored on its own."""
-
-    SCHEMA: ClassVar[int] = 1
-    schema_version: int = 1
-    """Version of this document's schema."""
-
-    def to_bytes(self) -> bytes:
-        """The canonical JSON: sorted keys, two spaces, a newline at the end."""
-        plain = _sorted(self.model_dump(mode="json"))
-        return to_json(plain, indent=2) + b"\n"
-
-    @classmethod
-    def from_bytes(cls, data: bytes, *, where: str) -> Self:
-        """The document in these bytes.
-
-        Raises:
-            IntegrityError: terminal; not this document, or written by a newer major version.
-        """
-        try:
-            version = _Versioned.model_validate_json(data).schema_version
-            if version <= cls.SCHEMA:
-                return cls.model_validate_json(data)
-        except ValidationError as cause:
-            first = cause.errors()[0]
-            path = ".".join(str(part) for part in first["loc"]) or "document"
-            raise IntegrityError(f"{cls.__name__} is damaged: {path}: {first['msg']}", where=where) from cause
-        raise IntegrityError(
-            f"{cls.__name__} was written by a newer release",
-            observed=f"schema version {version}",
-            required=f"at most {cls.SCHEMA}",
-            where=where,
-            next_step="Upgrade this installation.",
-        )
 
 
 class FileEntry(Part):
@@ -390,7 +310,7 @@ class EvaluationReport(Part):
     """Clicks among them."""
     auc: Annotated[float, Field(ge=0.0, le=1.0)]
     """Exact AUC with mid-ranks for ties."""
-    auc_error: Annotated[float, Field(ge=0.0)]
+    auc_error: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
     """Its standard error (DeLong)."""
     gauc: Annotated[float, Field(ge=0.0, le=1.0)] | None
     """Impression-weighted mean AUC of the groups with both classes."""
@@ -411,7 +331,7 @@ class Comparison(Part):
 
     difference: Finite
     """Difference of the AUCs."""
-    error: Annotated[float, Field(ge=0.0)]
+    error: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
     """Its standard error (paired DeLong)."""
 
 
@@ -475,22 +395,3 @@ class LogEntry(Document):
     """Why, in words."""
     created_utc: dt.datetime
     """When its writer thought that it was; never used for order."""
-
-
-class RunOutcome(Part):
-    """What one logical date came to: the row that `deepfm run --json` prints."""
-
-    date: dt.date
-    """Logical date."""
-    status: Status
-    """`promoted`, `not_promoted`, `data_rejected` or `failed`."""
-    verdict: Verdict | None = None
-    """The gate's, if it was reached."""
-    version: str | None = None
-    """The challenger."""
-    challenger_auc: Finite | None = None
-    """On the holdout."""
-    champion_auc: Finite | None = None
-    """On the same rows."""
-    reasons: tuple[str, ...] = ()
-    """Why, in words."""

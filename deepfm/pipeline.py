@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from deepfm import layout
+from deepfm.documents import sha256_hex, stage_key
 from deepfm.errors import ConflictError, DataRejectedError
 from deepfm.manifests import (
     Comparison,
@@ -26,8 +27,6 @@ from deepfm.manifests import (
     VersionManifest,
     Window,
     WindowDay,
-    sha256_hex,
-    stage_key,
 )
 from deepfm.onnx_file import MINIMUM_ONNXRUNTIME
 from deepfm.workspace import Workspace
@@ -347,7 +346,9 @@ def promote(workspace: Workspace, decision: Decision) -> LogEntry:
         StoreUnavailableError: transient.
     """
     if decision.verdict != "promote":
-        raise ConflictError(f"version {decision.version} was not cleared for promotion: the verdict is {decision.verdict}")
+        raise ConflictError(
+            f"version {decision.version} was not cleared for promotion: the verdict is {decision.verdict}"
+        )
     stored, digest = workspace.registry.record(decision)
     entry = LogEntry(
         model=workspace.model,
@@ -374,8 +375,8 @@ def _obstacle(holdout: ValidationReport, challenger: VersionManifest, champion: 
         return None
     if champion.logical_date > holdout.logical_date:
         return (
-            f"the champion is of {champion.logical_date}, later than {holdout.logical_date}: it may have trained on this "
-            "day, and an older date never replaces a newer one by itself"
+            f"the champion is of {champion.logical_date}, later than {holdout.logical_date}: it may have trained on "
+            "this day, and an older date never replaces a newer one by itself"
         )
     changed = set(champion.inputs) ^ set(challenger.inputs)
     if changed:

@@ -10,6 +10,7 @@ import datetime as dt
 import logging
 
 from deepfm import layout
+from deepfm.documents import sha256_hex
 from deepfm.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -19,7 +20,7 @@ from deepfm.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from deepfm.manifests import Decision, LogEntry, VersionManifest, sha256_hex
+from deepfm.manifests import Decision, LogEntry, VersionManifest
 from deepfm.storage import ObjectStore
 
 _log = logging.getLogger(__name__)

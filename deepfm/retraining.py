@@ -6,11 +6,12 @@
 import datetime as dt
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from deepfm import layout
+from deepfm.documents import Part
 from deepfm.errors import ConflictError
-from deepfm.manifests import Decision, Gap, RunOutcome, ValidationReport, VersionManifest, Window
+from deepfm.manifests import Decision, Finite, Gap, ValidationReport, Verdict, VersionManifest, Window
 from deepfm.pipeline import (
     Progress,
     assemble_window,
@@ -31,6 +32,28 @@ _GATE_TRIES = 5
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+Status = Literal["promoted", "not_promoted", "data_rejected", "failed"]
+
+
+class RunOutcome(Part):
+    """What one logical date came to: the row that `deepfm run --json` prints."""
+
+    date: dt.date
+    """Logical date."""
+    status: Status
+    """`promoted`, `not_promoted`, `data_rejected` or `failed`."""
+    verdict: Verdict | None = None
+    """The gate's, if it was reached."""
+    version: str | None = None
+    """The challenger."""
+    challenger_auc: Finite | None = None
+    """On the holdout."""
+    champion_auc: Finite | None = None
+    """On the same rows."""
+    reasons: tuple[str, ...] = ()
+    """Why, in words."""
 
 
 class Runner(Protocol):

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from deepfm import layout
+from deepfm.documents import sha256_hex
 from deepfm.errors import IntegrityError, NotFoundError, UsageError
-from deepfm.manifests import MISSING_INT64, InputSpec, LogEntry, VersionManifest, sha256_hex
+from deepfm.manifests import MISSING_INT64, InputSpec, LogEntry, VersionManifest
 from deepfm.onnx_file import MINIMUM_ONNXRUNTIME, OUTPUT, check_structure
 from deepfm.registry import Registry
 from deepfm.storage import ObjectStore, open_store

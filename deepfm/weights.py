@@ -12,7 +12,9 @@ from deepfm.errors import IntegrityError
 
 def pack(tensors: dict[str, Tensor], plain: dict[str, Any]) -> bytes:
     """One safetensors file: the tensors, and the plain values as JSON in its header."""
-    return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"plain": to_json(plain).decode()})
+    return save(
+        {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"plain": to_json(plain).decode()}
+    )
 
 
 def unpack(data: bytes, *, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from deepfm import layout
 from deepfm.config import RetrainConfig
+from deepfm.documents import Document
 from deepfm.errors import AlreadyExistsError, NotFoundError
-from deepfm.manifests import Document, FileEntry, PreparedDay, ValidationReport, Window, WindowDay
+from deepfm.manifests import FileEntry, PreparedDay, ValidationReport, Window, WindowDay
 from deepfm.registry import Registry
 from deepfm.storage import LocalCache, ObjectStore, open_store
 

@@ -1,6 +1,6 @@
 """A downstream service: resolve the champion, verify it, predict. Needs the `serving` extra alone.
 
-    python examples/consume.py STORE MODEL ROWS.csv SCORES.json
+python examples/consume.py STORE MODEL ROWS.csv SCORES.json
 """
 
 import csv

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(os.environ.get("DEMO_DIR", "demo")).absolute()
 os.environ |= {
     "DO_NOT_TRACK": "1",
     "PREFECT_HOME": str(FOLDER / "prefect"),
-    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
@@ -28,12 +29,11 @@ import pyarrow.parquet as pq  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from deepfm.config import load_config  # noqa: E402
+from deepfm.config_file import load_config  # noqa: E402
 from deepfm.errors import DataRejectedError  # noqa: E402
-from deepfm.manifests import RunOutcome  # noqa: E402
+from deepfm.retraining import RunOutcome  # noqa: E402
 from deepfm.synthetic.config import preset_world  # noqa: E402
 from deepfm.synthetic.delivery import write_world  # noqa: E402
-from deepfm.workspace import open_workspace  # noqa: E402
 
 HERE = Path(__file__).parent
 WORLD = preset_world("demo", overrides={"poisoned_day": dt.date(2026, 3, 8)})
@@ -46,7 +46,9 @@ def main() -> None:
     """Run the demo and end with a table and the champion."""
     began = time.monotonic()
     write_clicks()
-    console.print(f"Retraining daily from {FIRST_RETRAIN} on through the Prefect flow (its temporary server starts) ...")
+    console.print(
+        f"Retraining daily from {FIRST_RETRAIN} on through the Prefect flow (its temporary server starts) ..."
+    )
     outcomes = [retrain_day(FIRST_RETRAIN + dt.timedelta(days=day)) for day in range((LAST - FIRST_RETRAIN).days + 1)]
     figures = consume()
     console.print(table_of(outcomes))
@@ -61,11 +63,13 @@ def main() -> None:
 
 def write_clicks() -> None:
     """The world's partitions are there."""
-    console.print(f"Writing {WORLD.days} synthetic days of {WORLD.rows_per_day} impressions; {WORLD.poisoned_day} is poisoned ...")
+    console.print(
+        f"Writing {WORLD.days} synthetic days of {WORLD.rows_per_day} impressions; {WORLD.poisoned_day} is poisoned ..."
+    )
     write_world(WORLD, FOLDER / "world")
 
 
-def arguments() -> dict[str, object]:
+def arguments() -> dict[str, Any]:
     """What every run of the flow gets."""
     return {
         "config": str(HERE / "synthetic.toml"),
@@ -83,7 +87,9 @@ def retrain_day(date: dt.date) -> RunOutcome:
         outcome = retrain(logical_date=date, **arguments())
     except DataRejectedError as refusal:
         outcome = RunOutcome(date=date, status="data_rejected", reasons=tuple(str(refusal.observed).split("; ")))
-    console.print(f"  {date}  {outcome.status:<14} {time.monotonic() - began:5.1f} s  {outcome.reasons[0]}", markup=False)
+    console.print(
+        f"  {date}  {outcome.status:<14} {time.monotonic() - began:5.1f} s  {outcome.reasons[0]}", markup=False
+    )
     return outcome
 
 
@@ -92,7 +98,7 @@ def consume() -> dict[str, float | str]:
     rows, scores = FOLDER / "rows.csv", FOLDER / "scores.json"
     truth = write_rows(rows)
     command = [sys.executable, str(HERE / "consume.py"), (FOLDER / "store").as_uri(), "clicks", str(rows), str(scores)]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True)  # noqa: S603 - our own script
     answer = json.loads(scores.read_text())
     return {
         "version": answer["version"],
@@ -108,10 +114,14 @@ def write_rows(path: Path) -> list[float]:
     config = load_config(HERE / "synthetic.toml", overrides=arguments()["overrides"])
     start, end = config.day_bounds_utc(LAST)
     day = f"dt={LAST}/part-0.parquet"
-    clicks = pq.read_table(FOLDER / "world" / "clicks" / day).group_by("impression_id").aggregate(
-        [(name, "min") for name in ("event_time", *config.fields)]
+    clicks = (
+        pq.read_table(FOLDER / "world" / "clicks" / day)
+        .group_by("impression_id")
+        .aggregate([(name, "min") for name in ("event_time", *config.fields)])
     )
-    truth = pq.read_table(FOLDER / "world" / "truth" / day).group_by("impression_id").aggregate([("probability", "min")])
+    truth = (
+        pq.read_table(FOLDER / "world" / "truth" / day).group_by("impression_id").aggregate([("probability", "min")])
+    )
     joined = clicks.join(truth, "impression_id").sort_by("impression_id")
     inside = pc.and_(pc.greater_equal(joined["event_time_min"], start), pc.less(joined["event_time_min"], end))
     joined = joined.filter(inside)

@@ -5,7 +5,7 @@ import re
 
 from prefect.artifacts import create_markdown_artifact
 
-from deepfm.manifests import RunOutcome
+from deepfm.retraining import RunOutcome
 
 _SENTENCES = {
     "promoted": "is the new champion",

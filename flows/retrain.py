@@ -3,27 +3,30 @@
 import datetime as dt
 import logging
 from pathlib import Path
+from typing import Any, cast
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from deepfm.config import load_config
+from deepfm.config_file import load_config
 from deepfm.errors import DataRejectedError
-from deepfm.manifests import RunOutcome
+from deepfm.retraining import RunOutcome
 from deepfm.retraining import retrain as run_stages
 from deepfm.workspace import open_workspace
 from flows.artifacts import publish_outcome
 from flows.logical_date import resolve_logical_date
-from flows.tasks import TaskRunner
+from flows.tasks import StageTasks
 
 logger = logging.getLogger(__name__)
-_SIDE_BY_SIDE = 2
+# A runner of threads makes futures of its own kind, which the invariant type parameter does not let through.
+_side_by_side = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=2))
 
 
 @flow(
     name="retrain",
     flow_run_name="retrain {config} {logical_date}",
-    task_runner=ThreadPoolTaskRunner(max_workers=_SIDE_BY_SIDE),  # type: ignore[arg-type] - its result type is open
+    task_runner=_side_by_side,
     persist_result=False,
     validate_parameters=True,
 )
@@ -45,7 +48,7 @@ def retrain(
     """
     settings = load_config(Path(config), overrides=overrides or ())
     date = resolve_logical_date(logical_date, settings)
-    outcome = run_stages(open_workspace(settings, store_url=store), date, runner=TaskRunner())
+    outcome = run_stages(open_workspace(settings, store_url=store), date, runner=StageTasks())
     publish_outcome(settings.model, outcome)
     if outcome.status == "data_rejected":
         raise DataRejectedError(

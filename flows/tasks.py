@@ -19,7 +19,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class TaskRunner:
+class StageTasks:
     """Runs every stage as a task of the flow that is running."""
 
     def call(
@@ -52,6 +52,4 @@ def stage_task(stage: Callable[..., R]) -> Task[..., R]:
 
 def _can_help(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
     """Whether the error that failed a task is transient."""
-    return isinstance(state.data, TransientError) or isinstance(
-        state.result(raise_on_failure=False), TransientError
-    )
+    return isinstance(state.data, TransientError) or isinstance(state.result(raise_on_failure=False), TransientError)

@@ -3,16 +3,8 @@
 import datetime as dt
 from uuid import uuid4
 
-from deepfm.manifests import (
-    Decision,
-    EvaluationReport,
-    FileEntry,
-    InputSpec,
-    LogEntry,
-    VersionManifest,
-    Window,
-    sha256_hex,
-)
+from deepfm.documents import sha256_hex
+from deepfm.manifests import Decision, EvaluationReport, FileEntry, InputSpec, LogEntry, VersionManifest, Window
 
 DAY = dt.date(2026, 3, 1)
 VERSION = f"{DAY}-{'a' * 16}"

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from deepfm.config import RetrainConfig, parse_config
+from deepfm.config import RetrainConfig
+from deepfm.config_file import parse_config
 from deepfm.data.partitions import find_partition
 from deepfm.data.preparing import prepare_rows
 from deepfm.data.profile import profile_partition
@@ -169,9 +170,7 @@ def prepared(root: Path, config: RetrainConfig, date: dt.date, *, scratch: Path)
     return document, rows.files
 
 
-def tiny_window(
-    folder: Path, config: RetrainConfig, *, tables: Mapping[dt.date, pa.Table] | None = None
-) -> TinyWindow:
+def tiny_window(folder: Path, config: RetrainConfig, *, tables: Mapping[dt.date, pa.Table] | None = None) -> TinyWindow:
     """A window over some days, made by the stages themselves."""
     tables = tables if tables is not None else {date: click_day(date) for date in DAYS}
     days: dict[dt.date, PreparedDay] = {}

@@ -3,17 +3,24 @@
 import datetime as dt
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
+from typing import Annotated, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import typer
 from pydantic_core import to_json
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
-from deepfm.config import load_config
+from deepfm.config_file import load_config
 from deepfm.errors import DeepFMError, UsageError
-from deepfm.manifests import RunOutcome
-from deepfm.retraining import retrain
+from deepfm.retraining import RunOutcome, retrain
 from deepfm.workspace import Workspace, open_workspace
 
 P = ParamSpec("P")
@@ -23,7 +30,9 @@ ConfigOption = Annotated[Path, typer.Option("--config", help="The model's TOML."
 DateOption = Annotated[str, typer.Option("--date", help="Logical date: the holdout day.", metavar="YYYY-MM-DD")]
 StoreOption = Annotated[
     str | None,
-    typer.Option("--store", help="file:// folder or s3://bucket/prefix; wins over DEEPFM_STORE and the TOML.", metavar="URL"),
+    typer.Option(
+        "--store", help="file:// folder or s3://bucket/prefix; wins over DEEPFM_STORE and the TOML.", metavar="URL"
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -31,7 +40,12 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON array on stdout, everything else on stderr.")]
 
-_MARKS = {"promoted": "[green]promoted[/]", "not_promoted": "[yellow]not promoted[/]", "data_rejected": "[red]data rejected[/]"}
+_MARKS = {
+    "failed": "[red]failed[/]",
+    "promoted": "[green]promoted[/]",
+    "not_promoted": "[yellow]not promoted[/]",
+    "data_rejected": "[red]data rejected[/]",
+}
 _DATA_REJECTED_EXIT = 3
 
 
@@ -92,7 +106,7 @@ def show(outcome: RunOutcome) -> None:
 
 
 class Shown:
-    """Runs stages as plain calls and shows on stderr which one is at work, with rate and time left where there is one."""
+    """Runs stages as plain calls and shows on stderr which one is at work, with rate and time left."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -107,7 +121,7 @@ class Shown:
         )
         self._training: TaskID | None = None
 
-    def __enter__(self) -> "Shown":
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 

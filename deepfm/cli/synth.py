@@ -13,7 +13,7 @@ from deepfm.synthetic.config import PRESETS, preset_world
 from deepfm.synthetic.delivery import write_world
 
 
-def synth(
+def synth(  # noqa: PLR0913, PLR0917 - one argument per option
     out: Annotated[Path, typer.Option("--out", help="Folder for clicks/ and truth/.", metavar="FOLDER")],
     preset: Annotated[str, typer.Option("--preset", help=f"Size of the world: {', '.join(PRESETS)}.")] = "demo",
     days: Annotated[int | None, typer.Option("--days", help="Days to write.", min=1)] = None,
@@ -47,4 +47,6 @@ def synth(
 
         write_world(config, out, on_day=on_day)
     last = config.start + dt.timedelta(days=config.days - 1)
-    typer.echo(f"{config.days} days, {config.start} to {last}, in {out / 'clicks'}; true probabilities in {out / 'truth'}")
+    typer.echo(
+        f"{config.days} days, {config.start} to {last}, in {out / 'clicks'}; true probabilities in {out / 'truth'}"
+    )

@@ -41,13 +41,13 @@ def judge_partition(
     try:
         findings = check_files(read_schemas(source, partition, cache=cache), config)
         if _broken(findings):
-            return Judged(False, findings, skipped, DayFigures(), {})
+            return Judged(accepted=False, findings=findings, skipped=skipped, day=DayFigures(), files={})
         profile = profile_partition(source, partition, config, cache=cache, scratch=scratch)
     except DataRejectedError as error:
         unreadable = Finding(
             rule="readable", column="*", severity="critical", passed=False, observed=str(error), required="whole files"
         )
-        return Judged(False, (unreadable,), skipped, DayFigures(), {})
+        return Judged(accepted=False, findings=(unreadable,), skipped=skipped, day=DayFigures(), files={})
     judgement = judge(profile.frame, config)
     findings = (*findings, *judgement.findings, *explain_bad_rows(profile.day))
     files = _write(profile, judgement.native_json, scratch=scratch)

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 
 from deepfm.config import RetrainConfig
 from deepfm.data.schema import canonical, columns_of
+from deepfm.documents import stage_key
 from deepfm.errors import DataCorruptError, DataNotReadyError
 from deepfm.layout import partition_date, partition_prefix
-from deepfm.manifests import Partition, RawFile, stage_key
+from deepfm.manifests import Partition, RawFile
 from deepfm.storage import LocalCache, ObjectStore
 
 BATCH_ROWS = 65_536

@@ -12,7 +12,7 @@ from deepfm.manifests import InputSpec
 
 
 def raw_columns(rows: pa.RecordBatch, inputs: Sequence[InputSpec]) -> dict[str, NDArray[Any]]:
-    """Canonical rows as the graph's inputs take them: text as objects, int64, float32, missing values in their words."""
+    """Canonical rows as the graph takes them: text as objects, int64, float32; missing values in their words."""
     return {spec.name: _raw_column(rows.column(spec.name), spec) for spec in inputs}
 
 

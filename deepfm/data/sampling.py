@@ -39,14 +39,13 @@ def group_hashes(batch: RawBatch, config: RetrainConfig, *, rows: NDArray[np.uin
     return rows
 
 
-def sampled(
-    labels: NDArray[np.uint8], hashes: NDArray[np.uint64], *, rate: float, seed: int
-) -> NDArray[np.bool_]:
+def sampled(labels: NDArray[np.uint8], hashes: NDArray[np.uint64], *, rate: float, seed: int) -> NDArray[np.bool_]:
     """Which rows are kept: all clicks, and a negative iff hash64(seed, key) < w · 2^64.
 
     The choice for an impression depends on its key alone: not on the order of rows or files.
     """
-    return (labels == 1) | below_share(mix64(hashes, seed=seed + _SAMPLE_SALT), rate)
+    chosen: NDArray[np.bool_] = (labels == 1) | below_share(mix64(hashes, seed=seed + _SAMPLE_SALT), rate)
+    return chosen
 
 
 def labels_of(rows: pa.RecordBatch, config: RetrainConfig) -> NDArray[np.uint8]:

@@ -44,9 +44,9 @@ def columns_of(config: RetrainConfig) -> tuple[Column, ...]:
         roles[data.event_time] = "event_time"
     for name, field in config.fields.items():
         roles[name] = "numeric" if field.dtype == "float32" else field.dtype
-    for name in (data.event_key, data.group):
-        if name:
-            roles.setdefault(name, "key")
+    for key in (data.event_key, data.group):
+        if key:
+            roles.setdefault(key, "key")
     return tuple(Column(name, role) for name, role in roles.items())
 
 
@@ -103,29 +103,27 @@ def _target(kind: pa.DataType, role: Role) -> pa.DataType:
 
 
 def _allowed(kind: pa.DataType, role: Role) -> bool:
-    integer = pa.types.is_integer(kind)
+    integer = bool(pa.types.is_integer(kind))
     if role == "label":
-        return integer or pa.types.is_boolean(kind)
+        return integer or bool(pa.types.is_boolean(kind))
     if role == "event_time":
-        return pa.types.is_timestamp(kind)
+        return bool(pa.types.is_timestamp(kind))
     if role == "int64":
         return integer
     if role == "numeric":
-        return integer or pa.types.is_floating(kind)
+        return integer or bool(pa.types.is_floating(kind))
     return _is_text(kind) or (role == "key" and integer)
 
 
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
-        return pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        return bool(pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _zone_known(kind: pa.DataType, config: RetrainConfig) -> bool:
-    return kind.tz is not None or config.data.event_time_zone is not None
+    return bool(kind.tz) or config.data.event_time_zone is not None
 
 
 def _broken(rule: str, column: str, observed: str, required: str) -> Finding:
-    return Finding(
-        rule=rule, column=column, severity="critical", passed=False, observed=observed, required=required
-    )
+    return Finding(rule=rule, column=column, severity="critical", passed=False, observed=observed, required=required)

@@ -1,10 +1,10 @@
 """The file of a prepared day: Arrow IPC, uncompressed, so that a window maps it into memory and copies no row.
 
-    codes    fixed_size_list<int32>[F]     day-local codes of the categorical fields
-    numeric  fixed_size_list<float32>[D]   raw numeric values, NaN where missing or infinite (left out if D = 0)
-    label    uint8                         0 or 1
-    group    uint64                        hash of the user (of the row where there is no group)
-    row      uint64                        hash of the impression
+codes    fixed_size_list<int32>[F]     day-local codes of the categorical fields
+numeric  fixed_size_list<float32>[D]   raw numeric values, NaN where missing or infinite (left out if D = 0)
+label    uint8                         0 or 1
+group    uint64                        hash of the user (of the row where there is no group)
+row      uint64                        hash of the impression
 """
 
 from pathlib import Path
@@ -47,7 +47,9 @@ class ShardWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._writer.close()
         self._sink.close()
 

@@ -122,12 +122,15 @@ def _run_suite(frame: pd.DataFrame, rules: list[Rule]) -> list[dict[str, object]
 
     logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)  # sets its own to INFO
     from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.expectations.metadata_types import FailureSeverity
     from great_expectations.expectations.row_conditions import Column
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     batch_definition = (
-        context.data_sources.add_pandas("profile").add_dataframe_asset("day").add_batch_definition_whole_dataframe("all")
+        context.data_sources.add_pandas("profile")
+        .add_dataframe_asset("day")
+        .add_batch_definition_whole_dataframe("all")
     )
     suite = gx.ExpectationSuite(name="day")
     for index, rule in enumerate(rules):
@@ -137,7 +140,7 @@ def _run_suite(frame: pd.DataFrame, rules: list[Rule]) -> list[dict[str, object]
                 min_value=rule.minimum,
                 max_value=rule.maximum,
                 row_condition=Column("column") == rule.column,
-                severity=rule.severity,
+                severity=FailureSeverity(rule.severity),
                 description=f"{rule.name} of {rule.column}",
                 meta={"index": index},
             )

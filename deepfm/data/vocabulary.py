@@ -45,7 +45,7 @@ class DayDictionary:
         codes = self._codes
         local = [codes.setdefault(value, len(codes)) for value in encoded.dictionary.to_pylist()]
         indices = np.asarray(encoded.indices.to_numpy(zero_copy_only=False))
-        result = np.asarray(local, dtype=np.int32)[indices] if len(local) else np.zeros(0, dtype=np.int32)
+        result = np.asarray(local, dtype=np.int32)[indices] if local else np.zeros(0, dtype=np.int32)
         size = len(codes)
         self._rows = _grown(self._rows, size) + np.bincount(result, minlength=size)
         self._sampled = _grown(self._sampled, size) + np.bincount(result[kept], minlength=size)
@@ -62,9 +62,7 @@ class DayDictionary:
         )
 
 
-def build_vocabulary(
-    values: Sequence[pa.Array], counts: Sequence[NDArray[np.int64]], *, min_count: int
-) -> pa.Table:
+def build_vocabulary(values: Sequence[pa.Array], counts: Sequence[NDArray[np.int64]], *, min_count: int) -> pa.Table:
     """The values that occur at least `min_count` times over the days, sorted; row i has id i + 1.
 
     Args:

@@ -65,9 +65,7 @@ def remap_file(logical_date: dt.date) -> str:
     return f"remap-{logical_date.isoformat()}.npy"
 
 
-def held_back(
-    rows: ShardRows, config: RetrainConfig, *, logical_date: dt.date
-) -> NDArray[np.bool_]:
+def held_back(rows: ShardRows, config: RetrainConfig, *, logical_date: dt.date) -> NDArray[np.bool_]:
     """Which rows, bool [N], are kept from training for early stopping.
 
     They are chosen by the hash of the group, or of the row, salted with the logical date: whose history a model does
@@ -93,6 +91,9 @@ def assemble(
     Args:
         days: Prepared days, oldest first.
         files: Local files of each day, by name.
+        config: The model's configuration.
+        logical_date: The holdout day.
+        scratch: Where the files go.
     """
     counts = {day.logical_date: _training_counts(day, files[day.logical_date], config, logical_date) for day in days}
     remaps: dict[dt.date, list[NDArray[np.int32]]] = {day.logical_date: [] for day in days}

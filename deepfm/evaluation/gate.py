@@ -22,8 +22,9 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from deepfm.config import GateConfig
+from deepfm.documents import Part
 from deepfm.errors import UsageError
-from deepfm.manifests import Comparison, EvaluationReport, Part, Verdict
+from deepfm.manifests import Comparison, EvaluationReport, Verdict
 from deepfm.metrics import normal_quantile
 
 DETECTABLE_ERRORS = 2.5

@@ -62,7 +62,7 @@ def load_model(weights: Path, window: Window, config: RetrainConfig) -> DeepFM:
     return model.eval()
 
 
-def sample_columns(
+def sample_columns(  # noqa: PLR0913 - where the rows come from takes five of them
     source: ObjectStore,
     report: ValidationReport,
     config: RetrainConfig,

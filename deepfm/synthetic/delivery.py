@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from deepfm.config import FieldConfig
+from deepfm.documents import Document
 from deepfm.errors import ConfigError
-from deepfm.manifests import Document
 from deepfm.synthetic.config import WorldConfig
 from deepfm.synthetic.world import MAX_PRICE, Impressions, Ints, Purpose, World, is_weekend
 

@@ -191,9 +191,9 @@ def resolve_batch_size(config: RetrainConfig, *, rows: int) -> int:
     `auto` aims at 250 steps an epoch or more: fewer steps cost far more AUC than small batches cost time.
     """
     wanted = config.training.batch_size
-    if wanted == "auto":
-        wanted = min(4096, max(32, 2 ** ((max(rows, 1) // _STEPS_PER_EPOCH).bit_length() - 1)))
-    return max(1, min(wanted, rows))
+    most = max(rows, 1) // _STEPS_PER_EPOCH
+    size = min(4096, max(32, 1 << max(most.bit_length() - 1, 0))) if wanted == "auto" else wanted
+    return max(1, min(size, rows))
 
 
 def _open_day(day: PreparedDay, files: Mapping[str, Path], window: Window, negative_weight: float) -> _Day:
@@ -207,15 +207,15 @@ def _open_day(day: PreparedDay, files: Mapping[str, Path], window: Window, negat
 
 
 def _shard_slice(chunk: ShardRows, block: _Block) -> ShardRows:
-    return ShardRows(*(column[block.start : block.stop] for column in chunk))
+    return ShardRows._make(column[block.start : block.stop] for column in chunk)
 
 
 def _taken(rows: _Rows, index: slice | NDArray[np.int64]) -> _Rows:
-    return _Rows(*(column[index] for column in rows))
+    return _Rows._make(column[index] for column in rows)
 
 
 def _concatenated(parts: list[_Rows]) -> _Rows:
-    return _Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return _Rows._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
 def _to_batch(rows: _Rows, device: torch.device) -> Batch:

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import Tensor
 
+from deepfm.documents import Document, sha256_hex
 from deepfm.errors import IntegrityError, NotFoundError
 from deepfm.layout import file_key
-from deepfm.manifests import Document, FileEntry, sha256_hex
+from deepfm.manifests import FileEntry
 from deepfm.storage import ObjectStore
 from deepfm.weights import pack, unpack
 

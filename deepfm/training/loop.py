@@ -172,12 +172,16 @@ class Trainer:
         standing = self._standing
         train_loss = standing.loss_total / max(standing.loss_steps, 1)
         standing.loss_total, standing.loss_steps = 0.0, 0
-        point = CurvePoint(step=standing.step, train_loss=train_loss, learning_rate=self._optimizer.param_groups[0]["lr"])
+        point = CurvePoint(
+            step=standing.step, train_loss=train_loss, learning_rate=self._optimizer.param_groups[0]["lr"]
+        )
         scores = self._slice_scores()
         if scores is not None:
             point = point.model_copy(update=self._slice_figures(scores))
         standing.curve.append(point)
-        logger.info("step %d of %d: loss %.5f, held-back AUC %s", standing.step, self._planned, train_loss, point.validation_auc)
+        logger.info(
+            "step %d of %d: loss %.5f, held-back AUC %s", standing.step, self._planned, train_loss, point.validation_auc
+        )
         if scores is None or point.validation_auc is None:
             return
         if self._plateau is not None:
@@ -345,9 +349,7 @@ def _plateau(optimizer: torch.optim.Adam, config: RetrainConfig) -> ReduceLROnPl
     training = config.training
     if training.schedule != "plateau":
         return None
-    return ReduceLROnPlateau(
-        optimizer, mode="max", factor=training.plateau_factor, patience=training.plateau_patience
-    )
+    return ReduceLROnPlateau(optimizer, mode="max", factor=training.plateau_factor, patience=training.plateau_patience)
 
 
 def _plateau_state(plateau: ReduceLROnPlateau | None) -> dict[str, Any] | None:

@@ -14,9 +14,19 @@ from deepfm.data.shards import ShardRows, ShardWriter, open_shard
 from deepfm.data.window import held_back, remap_file
 from deepfm.training import batches
 from deepfm.training.batches import Batch, WindowRows, resolve_batch_size
-from tests.tiny_days import CPU, DAYS, HOLDOUT, TinyWindow, click_day, prepared, tiny_config, tiny_window, with_column
+from tests.tiny_days import (
+    CPU,
+    DAYS,
+    HOLDOUT,
+    TinyWindow,
+    click_day,
+    prepared,
+    tiny_config,
+    tiny_window,
+    with_column,
+    write_day,
+)
 from tests.tiny_days import assembled as assembled_window
-from tests.tiny_days import write_day
 
 # No look-up is replaced by OOV: rows stay recognisable by their price, of which no two are equal.
 PLAIN = {"vocabulary.oov_rate": 0.0, "training.validation_share": 0.2, "training.validation_by": "row"}
@@ -107,7 +117,9 @@ def test_rows_carry_their_own_label_ids_and_numbers(tmp_path):
     delivered = {}
     for date in DAYS:
         for row in click_day(date).to_pylist():
-            delivered[np.float32((np.float32(row["price"]) - np.float32(scale.mean)) / np.float32(scale.deviation))] = row
+            delivered[np.float32((np.float32(row["price"]) - np.float32(scale.mean)) / np.float32(scale.deviation))] = (
+                row
+            )
     users = ["u0", "u1", "u10", "u11", *(f"u{n}" for n in range(2, 10))]
     rows = stacked(epoch(window, size=16))
     for ids, numeric, label in zip(rows.ids.tolist(), rows.numeric[:, 0], rows.labels.tolist(), strict=True):

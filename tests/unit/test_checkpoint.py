@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deepfm.documents import sha256_hex
 from deepfm.errors import IntegrityError
-from deepfm.manifests import FileEntry, sha256_hex
+from deepfm.manifests import FileEntry
 from deepfm.storage.local import LocalStore
 from deepfm.training.checkpoint import ResumePointer, ResumeStates
 from deepfm.weights import pack, unpack
@@ -78,7 +79,9 @@ def test_a_damaged_state_means_starting_again(tmp_path_factory, name, data):
     whole = store.read(f"{PREFIX}/{name}")
     position = data.draw(st.integers(0, len(whole) - 1))
     damaged = data.draw(
-        st.sampled_from([whole[:position], whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :], b""])
+        st.sampled_from(
+            [whole[:position], whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :], b""]
+        )
     )
     store.write(f"{PREFIX}/{name}", damaged)
     found = states.load()

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import ValidationError
 
-from deepfm.config import RetrainConfig, Section, load_config
+from deepfm.config import RetrainConfig, Section
+from deepfm.config_file import load_config
 from deepfm.errors import ConfigError
 from tests.tiny_days import tiny_config
 

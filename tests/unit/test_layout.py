@@ -17,7 +17,19 @@ names = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True)
 files = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", fullmatch=True)
 hexes = st.from_regex(r"[0-9a-f]{16}", fullmatch=True)
 
-_CLIMBS = ["../x", "..", "..\\x", "a/../../b", "/etc/passwd", "C:\\x", "./x", "a/b", "//x", ".hidden", "\\\\host\\share"]
+_CLIMBS = [
+    "../x",
+    "..",
+    "..\\x",
+    "a/../../b",
+    "/etc/passwd",
+    "C:\\x",
+    "./x",
+    "a/b",
+    "//x",
+    ".hidden",
+    "\\\\host\\share",
+]
 HOSTILE = [
     *_CLIMBS,
     *(quote(text, safe="") for text in _CLIMBS),
@@ -57,7 +69,9 @@ def test_log_entries_sort_by_their_number(model, sequences):
     assert [layout.log_sequence(key) for key in sorted(keys)] == sorted(sequences)
 
 
-@given(st.sampled_from(["dt={date}", "clicks/dt={date}", "raw/{date}/hour", "{date}", "a+b/({date})"]), st.dates(), files)
+@given(
+    st.sampled_from(["dt={date}", "clicks/dt={date}", "raw/{date}/hour", "{date}", "a+b/({date})"]), st.dates(), files
+)
 def test_a_partition_gives_back_its_date(pattern, date, name):
     key = layout.file_key(layout.partition_prefix(pattern, date), name)
     assert layout.partition_date(pattern, key) == date

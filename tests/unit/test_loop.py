@@ -68,7 +68,12 @@ SETTINGS = {
     "dropout": {"network.dropout": 0.3},
     "plateau": {"training.schedule": "plateau", "training.plateau_patience": 0, "training.eval_every_steps": 2},
     "average of batch norm": {**CONSTANT, "training.average_last": 0.6, "network.batch_norm": True},
-    "early stopping": {**CONSTANT, "training.learning_rate": 0.3, "training.patience": 1, "training.eval_every_steps": 1},
+    "early stopping": {
+        **CONSTANT,
+        "training.learning_rate": 0.3,
+        "training.patience": 1,
+        "training.eval_every_steps": 1,
+    },
     "focal": {"loss.kind": "focal", "training.l2_embedding": 10.0, "training.l2_network": 0.01},
 }
 
@@ -191,12 +196,14 @@ def plain_loop(window: TinyWindow) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("changes", [{}, {"training.l2_network": 0.05, "training.l2_embedding": 5.0}], ids=["plain", "l2"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"training.l2_network": 0.05, "training.l2_embedding": 5.0}], ids=["plain", "l2"]
+)
 def test_the_fast_optimiser_follows_the_plain_one(windows, changes):
     window = windows(ALONE | changes)
     fitted, plain = fit(window), plain_loop(window)
     for name, tensor in plain.state_dict().items():
-        torch.testing.assert_close(fitted.model.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(fitted.model.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 def test_ten_steps_follow_the_golden_curve(windows):
@@ -327,7 +334,9 @@ def test_training_learns_what_the_days_tell(tmp_path):
     "changes",
     [
         pytest.param({"training.learning_rate": 1e30}, id="in the middle"),
-        pytest.param({"training.learning_rate": 3e38, "training.batch_size": 4096, "training.epochs": 1}, id="last step"),
+        pytest.param(
+            {"training.learning_rate": 3e38, "training.batch_size": 4096, "training.epochs": 1}, id="last step"
+        ),
         pytest.param(
             {"training.embedding_learning_rate": 1e39, "training.batch_size": 4096, "training.epochs": 1, **ALONE},
             id="last step, nothing held back",
@@ -348,7 +357,9 @@ def user_who_is_held_back(config: RetrainConfig) -> str:
     table = with_column(click_day(HOLDOUT, rows=50), "user", pa.array(names))
     nothing = np.zeros(50, dtype=np.uint64)
     groups = group_hashes(RawBatch(0, table.to_batches()[0]), config, rows=nothing)
-    rows = ShardRows(np.zeros((50, 2), np.int32), np.zeros((50, 1), np.float32), np.zeros(50, np.uint8), groups, nothing)
+    rows = ShardRows(
+        np.zeros((50, 2), np.int32), np.zeros((50, 1), np.float32), np.zeros(50, np.uint8), groups, nothing
+    )
     return names[int(np.flatnonzero(held_back(rows, config, logical_date=HOLDOUT))[0])]
 
 

@@ -73,7 +73,9 @@ def window_of(*days: tuple[int, int, float]):
         update={
             "keep_rate": min((rate for *_, rate in days), default=1.0),
             "days": tuple(
-                WindowDay(logical_date=dt.date(2026, 3, n + 1), key="k", sampled_rows=rows, clicks=clicks, keep_rate=rate)
+                WindowDay(
+                    logical_date=dt.date(2026, 3, n + 1), key="k", sampled_rows=rows, clicks=clicks, keep_rate=rate
+                )
                 for n, (rows, clicks, rate) in enumerate(days)
             ),
         }

@@ -12,26 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from deepfm.documents import Document, Part, sha256_hex, stage_key
 from deepfm.errors import IntegrityError
 from deepfm.manifests import (
     Comparison,
     CurvePoint,
     Decision,
-    Document,
     EvaluationReport,
     Finding,
     LogEntry,
     Moments,
     Normalisation,
-    Part,
     PreparedDay,
     TrainingResult,
     ValidationReport,
     VersionManifest,
     Window,
     WindowDay,
-    sha256_hex,
-    stage_key,
 )
 from deepfm.training.checkpoint import ResumePointer
 from tests.factories import decision, entry, manifest
@@ -170,7 +167,9 @@ def test_a_window_weighs_negatives_as_the_loss_does():
         update={
             "keep_rate": 0.25,
             "days": tuple(
-                WindowDay(logical_date=dt.date(2026, 3, 1 + i), key="k", sampled_rows=rows, clicks=clicks, keep_rate=rate)
+                WindowDay(
+                    logical_date=dt.date(2026, 3, 1 + i), key="k", sampled_rows=rows, clicks=clicks, keep_rate=rate
+                )
                 for i, (rows, clicks, rate) in enumerate(days)
             ),
         }

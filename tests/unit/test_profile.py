@@ -107,9 +107,7 @@ def test_streaming_figures_are_those_of_the_whole_frame(rows, batch_rows, parts)
         day = profiled(Path(folder, "raw"), CONFIG, HOLDOUT, scratch=Path(folder))
         expected = naive_reasons(rows)
         assert quarantined(day) == expected
-    assert day.reasons == {
-        reason: sum(reason in found for found in expected.values()) for reason in day.reasons
-    }
+    assert day.reasons == {reason: sum(reason in found for found in expected.values()) for reason in day.reasons}
     valid = [row for position, row in enumerate(rows) if position not in expected]
     clicks = sum(row["click"] for row in valid)
     got = figures(day.frame, DAY)

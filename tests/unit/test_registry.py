@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepfm import layout
+from deepfm.documents import sha256_hex
 from deepfm.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, StoreUnavailableError, UsageError
-from deepfm.manifests import LogEntry, sha256_hex
+from deepfm.manifests import LogEntry
 from deepfm.registry import Registry
 from deepfm.storage.local import LocalStore
 from tests.factories import DAY, MODEL, VERSION, decision, entry, manifest

@@ -71,7 +71,9 @@ def test_every_allowed_type_has_a_canonical_form(column, name):
     if name in STAMPS:
         values = pa.array([dt.datetime(2026, 3, 4, 12, tzinfo=dt.UTC)] * 2 + [None], pa.timestamp("s", tz="UTC"))
     if pa.types.is_dictionary(kind):
-        cast = pa.DictionaryArray.from_arrays(pa.array([0, 1, None], kind.index_type), pa.array(["a", ""], kind.value_type))
+        cast = pa.DictionaryArray.from_arrays(
+            pa.array([0, 1, None], kind.index_type), pa.array(["a", ""], kind.value_type)
+        )
     elif pa.types.is_float16(kind):
         cast = pa.array([1.0, 0.0, None], pa.float32()).cast(kind)
     else:

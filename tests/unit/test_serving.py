@@ -16,18 +16,10 @@ from hypothesis import strategies as st
 
 from deepfm import layout, serving
 from deepfm.config import NetworkConfig
+from deepfm.documents import sha256_hex
 from deepfm.errors import IntegrityError, NotFoundError, UsageError
 from deepfm.export.graph import GraphSpec, build_onnx
-from deepfm.manifests import (
-    MISSING_INT64,
-    FileEntry,
-    InputSpec,
-    LogEntry,
-    Normalisation,
-    VersionManifest,
-    Window,
-    sha256_hex,
-)
+from deepfm.manifests import MISSING_INT64, FileEntry, InputSpec, LogEntry, Normalisation, VersionManifest, Window
 from deepfm.model import DeepFM
 from deepfm.onnx_file import MINIMUM_ONNXRUNTIME
 from deepfm.serving import ChampionModel, Scorer, typed_column

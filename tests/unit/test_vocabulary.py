@@ -27,8 +27,6 @@ def days_of(values):
     return st.lists(st.lists(values, max_size=12), min_size=1, max_size=4)
 
 
-
-
 def oracle(days, missing, min_count):
     """Ids of a window by a plain dictionary: sorted values from 1 on."""
     counts = Counter(missing if value is None else value for day in days for value in day)
