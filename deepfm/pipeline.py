@@ -316,11 +316,8 @@ def decide(
         champion=evaluation.champion,
         comparison=evaluation.comparison,
         config=workspace.config.gate,
+        obstacle=evaluation.obstacle,
     )
-    verdict, reasons = result.verdict, result.reasons
-    if evaluation.obstacle is not None:
-        verdict = "inconclusive" if verdict == "promote" else verdict
-        reasons = (evaluation.obstacle, *reasons)
     decision = Decision(
         model=workspace.model,
         version=challenger.version,
@@ -328,8 +325,8 @@ def decide(
         manifest_sha256=workspace.registry.manifest(challenger.version)[1],
         compared_entry=head.sequence if head is not None else 0,
         gate_key=gate_key(workspace),
-        verdict=verdict,
-        reasons=reasons,
+        verdict=result.verdict,
+        reasons=result.reasons,
         minimum_detectable_difference=result.minimum_detectable_difference,
         challenger=evaluation.challenger,
         champion=evaluation.champion,
@@ -375,13 +372,13 @@ def _obstacle(holdout: ValidationReport, challenger: VersionManifest, champion: 
         return None
     if champion.logical_date > holdout.logical_date:
         return (
-            f"the champion is of {champion.logical_date}, later than {holdout.logical_date}: it may have trained on "
-            "this day, and an older date never replaces a newer one by itself"
+            f"The champion is of {champion.logical_date}, later than {holdout.logical_date}: it may have trained on "
+            "this day, and an older date never replaces a newer one by itself."
         )
     changed = set(champion.inputs) ^ set(challenger.inputs)
     if changed:
         names = ", ".join(sorted({spec.name for spec in changed}))
-        return f"the champion {champion.version} has other inputs ({names}): the two cannot be scored on the same rows"
+        return f"The champion {champion.version} has other inputs ({names}): the two cannot be scored on the same rows."
     return None
 
 

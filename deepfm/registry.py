@@ -122,6 +122,15 @@ class Registry:
         found = self._head()
         return found[0] if found else None
 
+    def entry(self, sequence: int) -> LogEntry | None:
+        """The log entry of that number, or None if the log does not reach it.
+
+        Raises:
+            IntegrityError: terminal; the entry is damaged.
+        """
+        found = self._entry(sequence)
+        return found[0] if found else None
+
     def entries(self) -> list[LogEntry]:
         """The whole log, oldest first.
 

@@ -144,19 +144,18 @@ def _challenger(
 def _settled(workspace: Workspace, challenger: VersionManifest) -> RunOutcome | None:
     """The outcome of an earlier run of the same inputs, unless it was cut off before its promotion.
 
-    A champion needs no second entry in the log, even if the gate's configuration is another one by now.
+    A version that is in the log needs no second entry, even if the gate's configuration is another one by now.
     """
-    found = workspace.registry.decisions(challenger.logical_date, challenger.version)
-    entries = workspace.registry.entries()
-    champion = bool(entries) and entries[-1].version == challenger.version
-    decisions = [decision for decision in found if champion or decision.gate_key == gate_key(workspace)]
-    promoted = {entry.compared_entry for entry in entries if entry.version == challenger.version}
+    registry = workspace.registry
+    decisions = registry.decisions(challenger.logical_date, challenger.version)
     for decision in decisions:
-        if decision.compared_entry in promoted and decision.verdict == "promote":
+        committed = registry.entry(decision.compared_entry + 1) if decision.verdict == "promote" else None
+        if committed is not None and committed.version == challenger.version:
             return _outcome(decision, promoted=True)
-    if not decisions or decisions[-1].verdict == "promote":
+    ours = [decision for decision in decisions if decision.gate_key == gate_key(workspace)]
+    if not ours or ours[-1].verdict == "promote":
         return None
-    return _outcome(decisions[-1], promoted=False)
+    return _outcome(ours[-1], promoted=False)
 
 
 def _gate(workspace: Workspace, challenger: VersionManifest, holdout: ValidationReport, run: Runner) -> RunOutcome:

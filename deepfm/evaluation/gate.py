@@ -57,6 +57,7 @@ def judge(
     champion: EvaluationReport | None,
     comparison: Comparison | None,
     config: GateConfig,
+    obstacle: str | None = None,
 ) -> GateResult:
     """The verdict on the challenger; the same figures always get the same one.
 
@@ -65,6 +66,7 @@ def judge(
         champion: the champion's on the same rows; None on the first run.
         comparison: challenger minus champion, paired; None on the first run.
         config: the limits.
+        obstacle: why a champion that exists could not be compared, as a sentence: then nothing is promoted.
 
     Returns:
         The verdict with one sentence per rule that was applied, the deciding ones first, and the minimum detectable
@@ -83,7 +85,10 @@ def judge(
     ]
     if broken:
         return _combined(broken, detectable=None, of="")
-    if champion is None or comparison is None:
+    if obstacle is not None:
+        findings = [_Finding("inconclusive", obstacle), _floor(challenger, config)]
+        error, of = challenger.auc_error, "the AUC"
+    elif champion is None or comparison is None:
         findings = [_first_floor(challenger, config)]
         error, of = challenger.auc_error, "the AUC"
     else:

@@ -207,7 +207,14 @@ def _open_day(day: PreparedDay, files: Mapping[str, Path], window: Window, negat
 
 
 def _shard_slice(chunk: ShardRows, block: _Block) -> ShardRows:
-    return ShardRows._make(column[block.start : block.stop] for column in chunk)
+    rows = slice(block.start, block.stop)
+    return ShardRows(
+        codes=chunk.codes[rows],
+        numeric=chunk.numeric[rows],
+        labels=chunk.labels[rows],
+        groups=chunk.groups[rows],
+        rows=chunk.rows[rows],
+    )
 
 
 def _taken(rows: _Rows, index: slice | NDArray[np.int64]) -> _Rows:

@@ -371,7 +371,7 @@ def test_the_order_of_the_fields_is_part_of_a_prepared_day(here):
     ("changes", "same"),
     [
         ({"training.seed": 1}, False),
-        ({"training.oov_rate": None, "vocabulary.oov_rate": 0.02}, False),
+        ({"vocabulary.oov_rate": 0.02}, False),
         ({"sampling.keep_rate": 0.9}, False),
         ({"loss.pos_weight": 2.0}, False),
         ({"training.checkpoint_every_seconds": 5.0}, True),
@@ -381,9 +381,6 @@ def test_the_order_of_the_fields_is_part_of_a_prepared_day(here):
     ids=str,
 )
 def test_a_version_depends_on_what_can_change_its_weights_alone(reference, changes, same):
-    from deepfm.pipeline import version_of
-    from deepfm.retraining import Direct, _window_of
-
     changed = reference.place.workspace(changes)
     window = _window_of(changed, HOLDOUT, Direct())
     assert (version_of(changed, window) == reference.outcome.version) is same

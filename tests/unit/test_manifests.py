@@ -30,6 +30,7 @@ from deepfm.manifests import (
     Window,
     WindowDay,
 )
+from deepfm.synthetic.delivery import WorldManifest
 from deepfm.training.checkpoint import ResumePointer
 from tests.factories import decision, entry, manifest
 
@@ -43,6 +44,7 @@ DOCUMENTS = [
     ValidationReport,
     VersionManifest,
     Window,
+    WorldManifest,
 ]
 EXAMPLES: list[Document] = [decision(), entry(1), manifest(), manifest().window]
 
