@@ -3,10 +3,9 @@
 import datetime as dt
 import logging
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect import flow
-from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from deepfm.config_file import load_config
@@ -17,6 +16,9 @@ from deepfm.workspace import open_workspace
 from flows.artifacts import publish_outcome
 from flows.logical_date import resolve_logical_date
 from flows.tasks import StageTasks
+
+if TYPE_CHECKING:
+    from prefect.futures import PrefectFuture
 
 logger = logging.getLogger(__name__)
 # A runner of threads makes futures of its own kind, which the invariant type parameter does not let through.

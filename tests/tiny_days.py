@@ -19,6 +19,8 @@ from deepfm.data.window import assemble
 from deepfm.manifests import FileEntry, PreparedDay, ValidationReport, Window, WindowDay
 from deepfm.storage import LocalCache, open_store
 from deepfm.training.batches import WindowRows
+from deepfm.training.loop import Fitted, Trainer
+from deepfm.weights import pack
 
 HOLDOUT = dt.date(2026, 3, 4)
 DAYS = tuple(HOLDOUT - dt.timedelta(days=back) for back in (3, 2, 1))
@@ -210,3 +212,13 @@ def assembled(
     )
     local = {day.logical_date: {**files[day.logical_date], **made.files} for day in days}
     return TinyWindow(window, {day.logical_date: day for day in days}, local, config)
+
+
+def fit(window: TinyWindow, **settings) -> Fitted:
+    """The model that a window makes."""
+    return Trainer(window.rows(), window.window, window.config).fit(**settings)
+
+
+def weights(fitted: Fitted) -> bytes:
+    """The bytes of the fitted weights."""
+    return pack(fitted.model.state_dict(), {})

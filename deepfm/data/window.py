@@ -147,6 +147,6 @@ def _normalisation(moments: Sequence[Moments]) -> Normalisation:
     for part in moments:
         running.merge(part)
     deviation = (running.m2 / running.count) ** 0.5 if running.count else 0.0
-    # The mean of equal numbers may be off by its own rounding: what is below that is no spread.
-    spread = deviation > abs(running.mean) * 1e-12 and deviation >= np.finfo(np.float32).tiny
+    # Training and the graph divide in float32, where less than this is zero.
+    spread = deviation >= np.finfo(np.float32).tiny
     return Normalisation(mean=running.mean, deviation=deviation if spread else 1.0)

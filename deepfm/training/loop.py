@@ -3,8 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from deepfm.model import DeepFM
 from deepfm.training.batches import Batch, Slice, WindowRows, resolve_batch_size
 from deepfm.training.checkpoint import ResumeStates
 from deepfm.training.losses import resolve_pos_weight, row_losses
+from deepfm.training.reproducible import reproducible
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -105,7 +105,7 @@ class Trainer:
         Raises:
             TrainingError: terminal; a loss, a score or a weight is not finite.
         """
-        with _deterministic():
+        with reproducible(batch_size=self._batch_size):
             if self._config.training.validation_share > 0:
                 self._slice = self._rows.validation_slice(device=self._device)
             if states is not None:
@@ -383,14 +383,3 @@ def _penalty(model: DeepFM, batch: Batch, config: RetrainConfig, share: Tensor) 
         weights = (p.square().sum() for name, p in model.deep.named_parameters() if name.endswith("weight"))
         penalty = penalty + 0.5 * training.l2_network * torch.stack(list(weights)).sum()
     return penalty
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Deterministic algorithms inside; what was set before is set again after."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)  # noqa: FBT003 - torch's own signature
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)

@@ -91,7 +91,8 @@ def naive_reasons(rows: list[dict[str, Any]]) -> dict[int, set[str]]:
 
 
 def figures(frame: pd.DataFrame, column: str) -> dict[str, float]:
-    return frame.loc[frame["column"] == column].iloc[0].drop("column").to_dict()
+    row = frame.loc[frame["column"] == column].iloc[0].drop("column")
+    return {str(name): float(figure) for name, figure in row.items()}
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

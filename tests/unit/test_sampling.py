@@ -127,7 +127,7 @@ def test_without_an_event_key_position_and_day_stand_for_the_impression(tmp_path
     assert not set(today) & set(tomorrow)
 
 
-def test_rows_of_one_user_share_a_group_and_rows_without_groups_are_their_own(tmp_path):
+def test_rows_of_one_user_share_a_group_and_rows_without_groups_are_their_own():
     batch = RawBatch(0, click_day(HOLDOUT, rows=60).to_batches()[0])
     rows = row_hashes(batch, CONFIG, day_ordinal=1)
     groups = group_hashes(batch, CONFIG, rows=rows)

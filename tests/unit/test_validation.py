@@ -61,7 +61,7 @@ def nulls(table: pa.Table, name: str, share: float) -> pa.Table:
 
 
 def constant(name: str, value: object) -> Change:
-    return lambda table: with_column(table, name, pa.array([value] * len(table), table[name].type))
+    return lambda table: with_column(table, name, pa.array([value] * len(table)))
 
 
 def test_a_good_day_is_accepted_and_every_rule_has_spoken(tmp_path, judged):
@@ -85,15 +85,15 @@ def test_a_good_day_is_accepted_and_every_rule_has_spoken(tmp_path, judged):
             [("min_rows", DAY), ("both_classes", DAY), ("both_classes", DAY), ("ctr", DAY), ("bad_share", DAY)],
             id="empty",
         ),
-        pytest.param(constant("click", False), {}, [("both_classes", DAY)], id="no click"),
-        pytest.param(constant("click", True), {}, [("both_classes", DAY)], id="clicks only"),
+        pytest.param(constant("click", 0), {}, [("both_classes", DAY)], id="no click"),
+        pytest.param(constant("click", 1), {}, [("both_classes", DAY)], id="clicks only"),
         pytest.param(lambda table: nulls(table, "item", 1.0), {}, [("null_share", "item")], id="a column of nulls"),
         pytest.param(constant("price", np.inf), {}, [("null_share", "price")], id="a column of infinities"),
         pytest.param(constant("price", np.nan), {}, [("null_share", "price")], id="a column of NaN"),
         pytest.param(lambda table: nulls(table, "user", 0.3), {}, [("null_share", "user")], id="many nulls"),
         pytest.param(lambda table: table, {"validation.max_ctr": 0.01}, [("ctr", DAY)], id="too many clicks"),
         pytest.param(lambda table: table, {"validation.min_ctr": 0.9}, [("ctr", DAY)], id="too few clicks"),
-        pytest.param(lambda table: table.slice(0, 9), {"validation.max_bad_share": 1.0}, [("min_rows", DAY)], id="small"),
+        pytest.param(lambda table: table.slice(0, 9), {}, [("min_rows", DAY)], id="small"),
         pytest.param(
             constant("price", -1.0),
             {"validation.max_bad_share": 0.5},
@@ -210,8 +210,7 @@ def test_flipped_bits_are_refused_or_change_nothing(tmp_path):
             if check_files(read_schemas(source, partition, cache=cache), CONFIG):
                 return None
             batches = [batch.rows for batch in iterate_rows(source, partition, CONFIG, cache=cache)]
-        except DataRejectedError as error:
-            assert len(str(error)) < 400
+        except DataRejectedError:
             return None
         return pa.Table.from_batches(batches)
 

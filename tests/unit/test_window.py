@@ -115,7 +115,8 @@ def test_the_oov_row_learns_where_every_value_is_frequent(tmp_path):
 
 def mapped_ranges(path: Path) -> list[tuple[int, int]]:
     lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
-    return [tuple(int(bound, 16) for bound in line.split()[0].split("-")) for line in lines]
+    bounds = [line.split()[0].split("-") for line in lines]
+    return [(int(start, 16), int(stop, 16)) for start, stop in bounds]
 
 
 def test_no_row_is_copied(tmp_path):
@@ -168,6 +169,16 @@ def test_a_constant_or_empty_column_has_deviation_one(tmp_path, value):
     assert found.mean == pytest.approx(np.float32(value or 0.0))
     batch = next(window.rows().epoch(0, batch_size=16, device=CPU))
     assert batch.numeric.abs().max() < 1e-6
+
+
+def test_a_spread_that_float32_cannot_divide_by_is_none(tmp_path):
+    tables = {
+        date: with_column(click_day(date, rows=40), "price", pa.array([1e-42, 3e-42] * 20, pa.float64()))
+        for date in DAYS
+    }
+    window = tiny_window(tmp_path, tiny_config(), tables=tables)
+    assert window.window.normalisation["price"].deviation == 1.0
+    assert all(torch.isfinite(batch.numeric).all() for batch in window.rows().epoch(0, batch_size=16, device=CPU))
 
 
 @given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32), max_size=20), max_size=5))
