@@ -149,25 +149,47 @@ def _require_same_rows(challenger: EvaluationReport, champion: EvaluationReport,
 
 
 def _first_floor(challenger: EvaluationReport, config: GateConfig) -> _Finding:
-    lower = challenger.auc - normal_quantile(config.confidence) * challenger.auc_error
-    auc, floor, bound = _written(challenger.auc, config.min_auc, lower)
-    bounded = f"its one-sided {_percent(config)} lower bound {bound} (errors per {challenger.error_unit})"
-    if challenger.auc < config.min_auc:
-        return _Finding("reject", f"There is no champion, and AUC {auc} is below min_auc {floor}.")
-    if lower >= config.min_auc and challenger.clicks >= TRUSTED_CLICKS:
-        return _Finding("promote", f"There is no champion; AUC {auc} and {bounded} are at least min_auc {floor}.")
-    doubt = f"{bounded} is below it" if lower < config.min_auc else f"{bounded} rests on too few clicks"
-    equal = "equals" if challenger.auc == config.min_auc else "is above"
+    """The floor without a champion: both bounds on one side of it decide, else the day has too few clicks to tell."""
+    reach = normal_quantile(config.confidence) * challenger.auc_error
+    auc, floor, low, high = _written(challenger.auc, config.min_auc, challenger.auc - reach, challenger.auc + reach)
+    unit = f"errors per {challenger.error_unit}"
+    trusted = challenger.clicks >= TRUSTED_CLICKS
+    if challenger.auc + reach < config.min_auc and trusted:
+        sentence = (
+            f"AUC {auc} and its one-sided {_percent(config)} upper bound {high} ({unit}) are below min_auc {floor}."
+        )
+        return _Finding("reject", f"There is no champion; {sentence}")
+    if challenger.auc - reach >= config.min_auc and trusted:
+        sentence = (
+            f"AUC {auc} and its one-sided {_percent(config)} lower bound {low} ({unit}) are at least min_auc {floor}."
+        )
+        return _Finding("promote", f"There is no champion; {sentence}")
+    if challenger.auc >= config.min_auc:
+        bounded = f"its one-sided {_percent(config)} lower bound {low} ({unit})"
+        doubt = (
+            f"{bounded} is below it"
+            if challenger.auc - reach < config.min_auc
+            else f"{bounded} rests on too few clicks"
+        )
+        place = "equals" if challenger.auc == config.min_auc else "is above"
+    else:
+        bounded = f"its one-sided {_percent(config)} upper bound {high} ({unit})"
+        doubt = (
+            f"{bounded} reaches it"
+            if challenger.auc + reach >= config.min_auc
+            else f"{bounded} rests on too few clicks"
+        )
+        place = "is below"
     return _Finding(
         "inconclusive",
-        f"There is no champion; AUC {auc} {equal} min_auc {floor}, but {doubt}: "
+        f"There is no champion; AUC {auc} {place} min_auc {floor}, but {doubt}: "
         f"{_needed_clicks(challenger, config)} positives (clicks) would settle it, the day has {challenger.clicks:,}.",
     )
 
 
 def _needed_clicks(challenger: EvaluationReport, config: GateConfig) -> str:
-    """The clicks at which this AUC would clear the floor: its error shrinks as one over their square root."""
-    distance = challenger.auc - config.min_auc
+    """The clicks at which the bounds would leave the floor: an error shrinks as one over their square root."""
+    distance = abs(challenger.auc - config.min_auc)
     reach = normal_quantile(config.confidence) * challenger.auc_error
     needed = challenger.clicks * (reach / distance) ** 2 if distance > 0.0 else math.inf
     if needed > MAX_SENSIBLE_CLICKS:

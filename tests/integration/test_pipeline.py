@@ -186,7 +186,6 @@ def test_the_order_of_the_fields_is_part_of_a_prepared_day(here):
         ({"loss.pos_weight": 2.0}, False),
         ({"training.checkpoint_every_seconds": 5.0}, True),
         ({"gate.max_drop": 0.1}, True),
-        ({"data.source": "elsewhere"}, True),
     ],
     ids=str,
 )

@@ -58,8 +58,10 @@ def later_run(
         (0.5600, 0.045, 40, "inconclusive"),
         (0.5500, 0.0, 2_500, "promote"),
         (0.5500, 0.001, 2_500, "inconclusive"),
-        (0.5499, 0.001, 2_500, "reject"),
-        (0.5499, 0.2, 2_500, "reject"),
+        (0.5499, 0.001, 2_500, "inconclusive"),
+        (0.5499, 0.2, 2_500, "inconclusive"),
+        (0.5065, 0.045, 43, "inconclusive"),
+        (0.5475, 0.001, 2_500, "reject"),
         (0.5000, 0.004, 2_500, "reject"),
         (0.4000, 0.004, 2_500, "reject"),
         (0.0, 0.0, 2_500, "reject"),
@@ -67,7 +69,7 @@ def later_run(
         (1.0, 0.0, TRUSTED_CLICKS, "promote"),
         (1.0, 0.0, TRUSTED_CLICKS - 1, "inconclusive"),
         (0.9, 0.001, 2, "inconclusive"),
-        (0.5, 0.001, 2, "reject"),
+        (0.5, 0.001, 2, "inconclusive"),
     ],
 )
 def test_first_run(auc: float, error: float, clicks: int, verdict: Verdict) -> None:
