@@ -6,14 +6,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from prefect import Task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import exponential_backoff
 
 from deepfm.errors import TransientError
 from deepfm.workspace import Workspace
 
-RETRIES = 3
-"""Tries after the first one, for errors that trying again can help."""
-_BACKOFF_SECONDS = 5
+RETRY_DELAYS_SECONDS = [5.0, 20.0, 80.0]
+"""Waits before another try, for errors that trying again can help."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,8 +39,8 @@ def stage_task(stage: Callable[..., R]) -> Task[..., R]:
     return Task(
         fn=stage,
         name=stage.__name__,
-        retries=RETRIES,
-        retry_delay_seconds=exponential_backoff(_BACKOFF_SECONDS),
+        retries=len(RETRY_DELAYS_SECONDS),
+        retry_delay_seconds=RETRY_DELAYS_SECONDS,
         retry_jitter_factor=0.5,
         retry_condition_fn=_can_help,
         cache_policy=NO_CACHE,
@@ -52,4 +50,4 @@ def stage_task(stage: Callable[..., R]) -> Task[..., R]:
 
 def _can_help(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
     """Whether the error that failed a task is transient."""
-    return isinstance(state.data, TransientError) or isinstance(state.result(raise_on_failure=False), TransientError)
+    return isinstance(state.result(raise_on_failure=False), TransientError)

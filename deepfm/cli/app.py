@@ -1,9 +1,11 @@
 """The `deepfm` command: every error is one line on stderr and a documented exit code."""
 
 import logging
+import os
 import sys
 import tempfile
 import traceback
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated
@@ -13,9 +15,10 @@ import typer
 from deepfm.cli import run, synth
 from deepfm.errors import DeepFMError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="deepfm",
-    help="Daily click data in, a gated and calibrated DeepFM as one ONNX file out.",
     epilog="Exit codes: 0 done (a lost gate included), 2 usage, 3 data rejected, 4 conflict, 75 try later, "
     "78 configuration, 70 bug, 130 interrupted.",
     no_args_is_help=True,
@@ -26,11 +29,19 @@ app.command(name="run")(run.run)
 app.command(name="synth")(synth.synth)
 
 
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
+    if wanted:
+        typer.echo(version("deepfm-retrain"))
+        raise typer.Exit
+
+
 @app.callback()
 def root(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the stages do, on stderr.")] = False,  # noqa: FBT002 - a typer flag
+    *,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the stages do, on stderr.")] = False,
+    _version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
 ) -> None:
-    """Set up logging before any command."""
+    """Daily click data in, a gated and calibrated DeepFM as one ONNX file out."""
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO if verbose else logging.WARNING,
@@ -46,9 +57,10 @@ def main() -> None:
     except DeepFMError as error:
         _say(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _say("interrupted; run the same command again to go on")
-        sys.exit(130)
+    except SystemExit as leaving:
+        if leaving.code == _INTERRUPTED:
+            _say("interrupted; run the same command again to go on")
+        raise
 
 
 def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -56,7 +68,8 @@ def _report_bug(kind: type[BaseException], error: BaseException, trace: Tracebac
     log = Path(tempfile.mkdtemp(prefix="deepfm-bug-"), "traceback.txt")
     log.write_text("".join(traceback.format_exception(kind, error, trace)), encoding="utf-8")
     _say(f"bug: {kind.__name__}: {' '.join(str(error).split())[:300]} (traceback in {log})")
-    sys.exit(DeepFMError.exit_code)
+    sys.stdout.flush()
+    os._exit(DeepFMError.exit_code)
 
 
 def _say(line: str) -> None:

@@ -118,6 +118,7 @@ class Shown:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._training: TaskID | None = None
 

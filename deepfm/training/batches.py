@@ -19,6 +19,7 @@ from deepfm.config import RetrainConfig
 from deepfm.data.hashing import below_share, mix64
 from deepfm.data.preparing import ROWS_FILE
 from deepfm.data.shards import ShardRows, open_shard
+from deepfm.data.vocabulary import OOV_ID
 from deepfm.data.window import held_back, remap_file
 from deepfm.manifests import PreparedDay, Window
 
@@ -144,13 +145,22 @@ class WindowRows:
         return Slice(_to_batch(rows, device), rows.labels, rows.groups)
 
     def inverse_counts(self) -> Tensor:
-        """One over the number of training rows that hold an id, float32 [V]: ids of all fields one after the other."""
-        counts = [np.zeros(size, dtype=np.int64) for size in self._sizes]
+        """One over the rows of an epoch that are expected to hold an id, float32 [V], the fields one after the other.
+
+        A share `oov_rate` of the look-ups is moved to OOV: without them the OOV id of a field that has no rare value
+        would count as one row, and a prior spread over its look-ups would hold it at 0.
+        """
+        counts = [np.zeros(size, dtype=np.float64) for size in self._sizes]
         for block in self._blocks:
             ids = self._read(block).ids[~self._held_back(block)]
             for column, size in enumerate(self._sizes):
                 counts[column] += np.bincount(ids[:, column], minlength=size)
-        return torch.from_numpy(1.0 / np.maximum(np.concatenate(counts), 1)).float()
+        moved = self._config.vocabulary.oov_rate
+        for field in counts:
+            known = field[1:].sum()
+            field[1:] *= 1.0 - moved
+            field[OOV_ID] += moved * known
+        return torch.from_numpy(1.0 / np.maximum(np.concatenate(counts), 1.0)).float()
 
     def _buffers(self, rng: np.random.Generator) -> Iterator[_Rows]:
         order = rng.permutation(len(self._blocks))
@@ -163,7 +173,7 @@ class WindowRows:
             rows = _concatenated(parts)
             rows = _taken(rows, rng.permutation(len(rows.labels)))
             forgotten = rng.random(rows.ids.shape, dtype=np.float32) < self._config.vocabulary.oov_rate
-            rows.ids[forgotten] = 0
+            rows.ids[forgotten] = OOV_ID
             yield rows
 
     def _held_back(self, block: _Block) -> NDArray[np.bool_]:

@@ -252,3 +252,19 @@ def test_auto_leaves_several_hundred_steps(rows):
 def test_days_in_a_window_keep_their_order_of_dates(window):
     assert [day.logical_date for day in window.window.days] == sorted(DAYS)
     assert all(isinstance(day, dt.date) for day in window.days)
+
+
+def test_an_id_counts_the_rows_of_an_epoch_that_are_expected_to_hold_it(tmp_path):
+    window = tiny_window(tmp_path, tiny_config({**PLAIN, "vocabulary.oov_rate": 0.1}))
+    found = 1.0 / window.rows().inverse_counts().numpy()
+    plain = tiny_window(tmp_path / "plain", tiny_config(PLAIN))
+    ids = stacked(epoch(plain, size=1)).ids.numpy()
+    start = 0
+    for column, name in enumerate(plain.window.categorical):
+        size = plain.window.vocabulary_sizes[name]
+        seen = np.bincount(ids[:, column], minlength=size).astype(float)
+        expected = seen * 0.9
+        expected[0] = seen[0] + 0.1 * seen[1:].sum()
+        np.testing.assert_allclose(found[start : start + size], np.maximum(expected, 1.0), rtol=1e-5)
+        start += size
+    assert found[0] > 1.0  # the OOV id of a field without rare values is no single row
