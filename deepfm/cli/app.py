@@ -53,7 +53,8 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     sys.excepthook = _report_bug
     try:
-        app()
+        # Calling the application itself would put typer's own excepthook in place of ours.
+        typer.main.get_command(app)()
     except DeepFMError as error:
         _say(str(error))
         sys.exit(error.exit_code)

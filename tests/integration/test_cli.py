@@ -124,7 +124,8 @@ def test_a_bug_is_one_line_and_its_traceback_a_file(toml):
     code = (
         "import sys; from deepfm.cli import app, run\n"
         "def broken(*a, **k): raise ZeroDivisionError('boom')\n"
-        "run.retrain = broken; sys.argv = ['deepfm', 'run', '--config', sys.argv[1], '--date', '2026-03-04']; app.main()"
+        "run.retrain = broken; sys.argv = ['deepfm', 'run', '--config', sys.argv[1], '--date', '2026-03-04']\n"
+        "app.main()"
     )
     done = subprocess.run([sys.executable, "-c", code, str(toml)], capture_output=True, text=True, check=False)
     assert done.returncode == 70
@@ -187,13 +188,13 @@ def test_synth_writes_days_and_refuses_another_world(monkeypatch, capsys, tmp_pa
     assert "seed" in one_line(err)
 
 
-def test_progress_is_shown_to_people_only(capsys):
+def test_progress_is_shown_to_people_only(capsys, here):
     from rich.console import Console
 
     for terminal in (True, False):
         console = Console(file=sys.stderr, force_terminal=terminal, width=100)
         with run_command.Shown(console) as shown:
-            assert shown.each(lambda _, item: item + 1, None, [1, 2]) == [2, 3]
+            assert shown.each(lambda _, item: item + 1, here.workspace(), [1, 2]) == [2, 3]
             shown.training(3, 10)
         err = capsys.readouterr().err
         assert ("\x1b" in err) == terminal

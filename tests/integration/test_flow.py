@@ -5,6 +5,7 @@ import datetime as dt
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 import pytest
@@ -12,6 +13,9 @@ import pytest
 from deepfm.errors import ConfigError, DataRejectedError, StoreUnavailableError
 from tests.tiny_days import HOLDOUT, click_day
 from tests.tiny_toml import write_toml
+
+if TYPE_CHECKING:
+    from deepfm.workspace import Workspace
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "flows" / "retrain.json"
 
@@ -89,7 +93,7 @@ def test_only_errors_that_can_pass_are_tried_again(monkeypatch, error, tries):
 
     @flow
     def once() -> str:
-        return tasks.StageTasks().call(stage, None)
+        return tasks.StageTasks().call(stage, cast("Workspace", None))
 
     if tries == 1:
         with pytest.raises(ConfigError):
