@@ -87,9 +87,8 @@ def retrain_day(date: dt.date) -> RunOutcome:
         outcome = retrain(logical_date=date, **arguments())
     except DataRejectedError as refusal:
         outcome = RunOutcome(date=date, status="data_rejected", reasons=tuple(str(refusal.observed).split("; ")))
-    console.print(
-        f"  {date}  {outcome.status:<14} {time.monotonic() - began:5.1f} s  {outcome.reasons[0]}", markup=False
-    )
+    reason = "; ".join(outcome.reasons) if outcome.status == "data_rejected" else outcome.reasons[0]
+    console.print(f"  {date}  {outcome.status:<14} {time.monotonic() - began:5.1f} s  {reason}", markup=False)
     return outcome
 
 
@@ -144,7 +143,7 @@ def table_of(outcomes: list[RunOutcome]) -> Table:
     """What happened, a row per day."""
     table = Table(title="Ten days of clicks", title_justify="left")
     for column in ("date", "outcome", "AUC", "champion's AUC", "version"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True, overflow="fold")
     for outcome in outcomes:
         figures = ["" if auc is None else f"{auc:.4f}" for auc in (outcome.challenger_auc, outcome.champion_auc)]
         table.add_row(str(outcome.date), outcome.status, *figures, outcome.version or "")
