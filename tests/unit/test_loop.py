@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,18 @@ def test_every_setting_trains_and_makes_a_difference(windows, changes):
 
 
 def id_counts(window: TinyWindow) -> torch.Tensor:
-    """How many training rows hold each row of the table, counted one by one; at least 1."""
+    """How many training rows of an epoch are expected to hold each row of the table, counted one by one; at least 1."""
     sizes = list(window.window.vocabulary_sizes.values())
     counts = torch.zeros(sum(sizes))
     whole = window._replace(config=window.config.model_copy(update={"vocabulary": VocabularyConfig(oov_rate=0.0)}))
     for batch in whole.rows().epoch(0, batch_size=1, device=CPU):
         for field, local in enumerate(batch.ids[0].tolist()):
             counts[sum(sizes[:field]) + local] += 1
+    moved = window.config.vocabulary.oov_rate
+    for first, size in zip(accumulate(sizes, initial=0), sizes, strict=False):
+        known = float(counts[first + 1 : first + size].sum())
+        counts[first + 1 : first + size] *= 1.0 - moved
+        counts[first] += moved * known
     return counts.clamp(min=1)
 
 
