@@ -5,7 +5,6 @@ so a run that was cut off goes on where it was.
 """
 
 import datetime as dt
-import getpass
 import logging
 import uuid
 from collections.abc import Callable, Sequence
@@ -359,7 +358,7 @@ def promote(workspace: Workspace, decision: Decision) -> LogEntry:
         attempt=uuid.uuid4().hex,
         challenger_auc=stored.challenger.auc,
         champion_auc=stored.champion.auc if stored.champion else None,
-        actor=getpass.getuser(),
+        actor=workspace.actor,
         reason=stored.reasons[0],
         created_utc=dt.datetime.now(dt.UTC),
     )

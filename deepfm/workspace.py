@@ -3,6 +3,7 @@
 A stage writes its files first and its document last, create-only: a document that exists names files that are whole.
 """
 
+import getpass
 import hashlib
 import os
 import tempfile
@@ -36,6 +37,14 @@ class Workspace:
     def model(self) -> str:
         """Name of the model."""
         return self.config.model
+
+    @property
+    def actor(self) -> str:
+        """Who runs this; a container's user may have a number alone."""
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):
+            return f"uid {os.getuid()}"
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

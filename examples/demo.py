@@ -26,11 +26,12 @@ os.environ.pop("PREFECT_API_URL", None)
 
 import pyarrow.compute as pc  # noqa: E402 - Prefect reads its settings when it is imported
 import pyarrow.parquet as pq  # noqa: E402
+from rich import box  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from deepfm.config_file import load_config  # noqa: E402
-from deepfm.errors import DataRejectedError  # noqa: E402
+from deepfm.errors import DataRejectedError, DeepFMError  # noqa: E402
 from deepfm.retraining import RunOutcome  # noqa: E402
 from deepfm.synthetic.config import preset_world  # noqa: E402
 from deepfm.synthetic.delivery import write_world  # noqa: E402
@@ -87,8 +88,11 @@ def retrain_day(date: dt.date) -> RunOutcome:
         outcome = retrain(logical_date=date, **arguments())
     except DataRejectedError as refusal:
         outcome = RunOutcome(date=date, status="data_rejected", reasons=tuple(str(refusal.observed).split("; ")))
-    reason = "; ".join(outcome.reasons) if outcome.status == "data_rejected" else outcome.reasons[0]
-    console.print(f"  {date}  {outcome.status:<14} {time.monotonic() - began:5.1f} s  {reason}", markup=False)
+    refused = outcome.status == "data_rejected"
+    first, *others = outcome.reasons if refused else [outcome.reasons[0].partition(";")[0]]
+    console.print(f"  {date}  {outcome.status:<14} {time.monotonic() - began:5.1f} s  {first}", markup=False)
+    for reason in others:
+        console.print(" " * 38 + reason, markup=False)
     return outcome
 
 
@@ -141,9 +145,9 @@ def correlation(scores: list[float], truth: list[float]) -> float:
 
 def table_of(outcomes: list[RunOutcome]) -> Table:
     """What happened, a row per day."""
-    table = Table(title="Ten days of clicks", title_justify="left")
-    for column in ("date", "outcome", "AUC", "champion's AUC", "version"):
-        table.add_column(column, no_wrap=True, overflow="fold")
+    table = Table(title="Ten days of clicks", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("date", "outcome", "AUC", "champion's", "version"):
+        table.add_column(column, no_wrap=True)
     for outcome in outcomes:
         figures = ["" if auc is None else f"{auc:.4f}" for auc in (outcome.challenger_auc, outcome.champion_auc)]
         table.add_row(str(outcome.date), outcome.status, *figures, outcome.version or "")
@@ -151,4 +155,7 @@ def table_of(outcomes: list[RunOutcome]) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DeepFMError as error:
+        sys.exit(f"demo: {error}")

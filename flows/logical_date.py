@@ -22,5 +22,5 @@ def resolve_logical_date(requested: dt.date | None, config: RetrainConfig) -> dt
     scheduled: dt.datetime | None = flow_run.scheduled_start_time
     if scheduled is None:
         raise UsageError("no logical date", next_step="Pass logical_date, or run from a schedule.")
-    local = scheduled.astimezone(ZoneInfo(config.time_zone)).date()
-    return local - dt.timedelta(days=config.lag_days)
+    local = scheduled.astimezone(ZoneInfo(config.time_zone))
+    return dt.date.fromordinal(local.toordinal() - config.lag_days)  # Prefect's own type of date ends here

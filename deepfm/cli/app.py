@@ -1,5 +1,7 @@
 """The `deepfm` command: every error is one line on stderr and a documented exit code."""
 
+import contextlib
+import errno
 import logging
 import os
 import sys
@@ -8,20 +10,24 @@ import traceback
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, NoReturn, cast
 
 import typer
 
 from deepfm.cli import run, synth
-from deepfm.errors import DeepFMError
+from deepfm.errors import DeepFMError, TransientError, UsageError
 
 _INTERRUPTED = 130
+_NOBODY_READS = 1
+"""What typer makes of a closed pipe."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_MistypedError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
+"""Any command line that cannot be parsed; typer's own name for it is private and moves between its releases."""
 
 app = typer.Typer(
     name="deepfm",
     epilog="Exit codes: 0 done (a lost gate included), 2 usage, 3 data rejected, 4 conflict, 75 try later, "
     "78 configuration, 70 bug, 130 interrupted.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -35,18 +41,29 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     *,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the stages do, on stderr.")] = False,
-    _version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    """Daily click data in, a gated and calibrated DeepFM as one ONNX file out."""
+    """Daily click data in, a gated and calibrated DeepFM as one ONNX file out.
+
+    [bold]Clicks to try it on[/]: deepfm synth --out ./demo/world --poison 2026-03-08
+
+    [bold]A first run[/]: deepfm run --config examples/synthetic.toml --date 2026-03-09
+    """
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(UsageError.exit_code)
 
 
 def main() -> None:
@@ -54,24 +71,47 @@ def main() -> None:
     sys.excepthook = _report_bug
     try:
         # Calling the application itself would put typer's own excepthook in place of ours.
-        typer.main.get_command(app)()
+        code = typer.main.get_command(app)(standalone_mode=False)
     except DeepFMError as error:
-        _say(str(error))
-        sys.exit(error.exit_code)
+        _leave(str(error), error.exit_code)
+    except _MistypedError as error:
+        command = error.ctx.command_path if error.ctx else "deepfm"
+        text = error.format_message().rstrip(".")
+        _leave(str(UsageError(text, next_step=f"Try '{command} --help'.")), UsageError.exit_code)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        sys.stdout = None  # what it still holds would fail again on the way out
+        _leave("no space left on a disk; free some and run the same command again", TransientError.exit_code)
     except SystemExit as leaving:
-        if leaving.code == _INTERRUPTED:
-            _say("interrupted; run the same command again to go on")
+        if leaving.code == _NOBODY_READS:
+            _leave("nobody reads stdout; what was done is stored", TransientError.exit_code)
         raise
+    if code == _INTERRUPTED:
+        _leave("interrupted; run the same command again to go on", _INTERRUPTED)
+    sys.exit(code)
 
 
 def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """One line for the user; the traceback goes to a file that a bug report can carry."""
-    log = Path(tempfile.mkdtemp(prefix="deepfm-bug-"), "traceback.txt")
-    log.write_text("".join(traceback.format_exception(kind, error, trace)), encoding="utf-8")
-    _say(f"bug: {kind.__name__}: {' '.join(str(error).split())[:300]} (traceback in {log})")
-    sys.stdout.flush()
+    try:
+        log = Path(tempfile.mkdtemp(prefix="deepfm-bug-"), "traceback.txt")
+        log.write_text("".join(traceback.format_exception(kind, error, trace)), encoding="utf-8")
+        where = f"traceback in {log}"
+    except OSError as refused:
+        where = f"its traceback could not be written: {refused.strerror}"
+    _say(f"bug: {kind.__name__}: {' '.join(str(error).split())[:300]} ({where})")
     os._exit(DeepFMError.exit_code)
 
 
+def _leave(line: str, code: int) -> NoReturn:
+    _say(line)
+    sys.exit(code)
+
+
 def _say(line: str) -> None:
-    sys.stderr.write(f"deepfm: {line}\n")
+    # Whether anybody can read the line changes nothing about what happened: the exit code stays.
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            sys.stderr.write(f"deepfm: {line}\n")
+            sys.stderr.flush()

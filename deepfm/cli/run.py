@@ -1,22 +1,15 @@
 """`deepfm run`: one logical date from clicks to a verdict, without an orchestrator."""
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import typer
 from pydantic_core import to_json
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from deepfm.config_file import load_config
 from deepfm.errors import DeepFMError, UsageError
@@ -62,7 +55,7 @@ def run(
 
     [bold]Example[/]: deepfm run --config clicks.toml --date 2026-11-23 --json
     """
-    logical_date = parse_date(date)
+    logical_date = parse_date(date, option="--date")
     console = Console(stderr=True)
     try:
         workspace = open_workspace(load_config(config, overrides=override or ()), store_url=store)
@@ -80,16 +73,16 @@ def run(
         raise typer.Exit(_DATA_REJECTED_EXIT)
 
 
-def parse_date(text: str) -> dt.date:
+def parse_date(text: str, *, option: str) -> dt.date:
     """The date in YYYY-MM-DD.
 
     Raises:
-        UsageError: terminal; it is not one.
+        UsageError: terminal; it is not one. The line names the option.
     """
     try:
         return dt.date.fromisoformat(text)
     except ValueError as cause:
-        raise UsageError("date is not a date", observed=text[:40], required="YYYY-MM-DD", where="--date") from cause
+        raise UsageError(f"{option} is not a date", observed=text[:40], required="YYYY-MM-DD") from cause
 
 
 def print_json(outcomes: Sequence[RunOutcome]) -> None:
@@ -101,8 +94,8 @@ def show(outcome: RunOutcome) -> None:
     """The outcome for people, on stdout."""
     console = Console(highlight=False)
     console.print(f"[bold]{outcome.date}[/] {_MARKS[outcome.status]} {outcome.version or ''}")
-    for reason in outcome.reasons:
-        console.print(f"  {reason}", markup=False)
+    for reason in outcome.reasons:  # a line each where another program reads
+        console.print(f"  {reason}", markup=False, soft_wrap=not console.is_terminal)
 
 
 class Shown:
@@ -113,14 +106,13 @@ class Shown:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._training: TaskID | None = None
+        self._stage = TaskID(0)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -133,28 +125,27 @@ class Shown:
         self, stage: Callable[Concatenate[Workspace, P], R], workspace: Workspace, *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """The result of the call."""
-        task = self._add(stage, total=None)
-        result = stage(workspace, *args, **kwargs)
-        self._progress.remove_task(task)
-        return result
+        with self._shown(stage, total=None):
+            return stage(workspace, *args, **kwargs)
 
     def each(self, stage: Callable[[Workspace, Any], R], workspace: Workspace, items: Sequence[Any]) -> list[R]:
         """The results of the calls."""
-        task = self._add(stage, total=len(items))
         results = []
-        for item in items:
-            results.append(stage(workspace, item))
-            self._progress.advance(task)
-        self._progress.remove_task(task)
+        with self._shown(stage, total=len(items)):
+            for item in items:
+                results.append(stage(workspace, item))
+                self._progress.update(self._stage, advance=1, figures=f"{len(results)} of {len(items)}")
         return results
 
     def training(self, step: int, planned: int) -> None:
-        """Show how far the training is."""
-        if self._training is None:
-            self._training = self._progress.add_task("training steps", total=planned, rate="")
-        speed = self._progress.tasks[-1].speed
-        self._progress.update(self._training, completed=step, rate=f"{speed:.0f}/s" if speed else "")
+        """Show how far the stage at work, the training, is."""
+        speed = next((task.speed for task in self._progress.tasks if task.id == self._stage), None)
+        figures = f"step {step} of {planned}" + (f", {speed:.0f} a second" if speed else "")
+        self._progress.update(self._stage, completed=step, total=planned, figures=figures)
 
-    def _add(self, stage: Callable[..., object], *, total: int | None) -> TaskID:
+    @contextmanager
+    def _shown(self, stage: Callable[..., object], *, total: int | None) -> Iterator[None]:
         name = getattr(stage, "__name__", "stage").replace("_", " ")
-        return self._progress.add_task(name, total=total, rate="")
+        self._stage = self._progress.add_task(name, total=total, figures="")
+        yield
+        self._progress.remove_task(self._stage)

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deepfm.cli.run import parse_date
+from deepfm.errors import UsageError
 from deepfm.synthetic.config import PRESETS, preset_world
-from deepfm.synthetic.delivery import write_world
 
 
 def synth(  # noqa: PLR0913, PLR0917 - one argument per option
@@ -29,24 +29,30 @@ def synth(  # noqa: PLR0913, PLR0917 - one argument per option
 
     [bold]Example[/]: deepfm synth --out ./world --days 14 --ctr 0.01 --poison 2026-03-09
     """
+    from deepfm.synthetic.delivery import write_world
+
     given = {
         "days": days,
         "rows_per_day": rows_per_day,
         "ctr": ctr,
         "seed": seed,
-        "start": parse_date(start) if start else None,
-        "poisoned_day": parse_date(poison) if poison else None,
+        "start": parse_date(start, option="--start") if start else None,
+        "poisoned_day": parse_date(poison, option="--poison") if poison else None,
     }
     config = preset_world(preset, overrides={name: value for name, value in given.items() if value is not None})
+    last = config.start + dt.timedelta(days=config.days - 1)
+    if config.poisoned_day and config.poisoned_day > last:
+        days_written = f"a day from {config.start} to {last}"
+        raise UsageError("--poison names a day that is not written", observed=poison, required=days_written)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("days", total=config.days)
 
         def on_day(_: dt.date) -> None:
             progress.advance(task)
 
         write_world(config, out, on_day=on_day)
-    last = config.start + dt.timedelta(days=config.days - 1)
     typer.echo(
         f"{config.days} days, {config.start} to {last}, in {out / 'clicks'}; true probabilities in {out / 'truth'}"
     )

@@ -1,6 +1,5 @@
 """The peer that every click model has to beat: logistic regression on one-hot values, trained on the same rows."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from deepfm.data.preparing import ROWS_FILE, valid_batches, values_file
 from deepfm.data.sampling import labels_of
 from deepfm.data.shards import open_shard
+from deepfm.data.vocabulary import fill_missing
 from deepfm.manifests import ValidationReport, Window
 from deepfm.metrics import auc
 from deepfm.workspace import Workspace
@@ -42,7 +42,8 @@ def training_frame(workspace: Workspace, window: Window) -> Frame:
     frames, labels = [], []
     for day in window.days:
         files = workspace.day_files(workspace.prepared(day))
-        values = [_values(files[values_file(index)]) for index in range(len(window.categorical))]
+        paths = [files[values_file(index)] for index in range(len(window.categorical))]
+        values = [pq.read_table(path).column("value").to_numpy() for path in paths]
         for rows in open_shard(files[ROWS_FILE], fields=len(values), numeric=len(window.numeric)):
             data: dict[str, NDArray[Any]] = {
                 name: values[i][rows.codes[:, i]] for i, name in enumerate(window.categorical)
@@ -61,11 +62,10 @@ def holdout_frame(workspace: Workspace, report: ValidationReport) -> Frame:
         workspace.source, report.partition, config, quarantine=workspace.quarantine(report), cache=workspace.cache
     )
     for batch in batches:
-        frame = batch.rows.to_pandas()[[*config.categorical, *config.numeric]]
-        frames.append(frame.fillna({name: "" for name in config.categorical if config.fields[name].dtype == "string"}))
+        data = {
+            name: fill_missing(batch.rows.column(name)).to_numpy(zero_copy_only=False) for name in config.categorical
+        }
+        data |= {name: batch.rows.column(name).to_numpy(zero_copy_only=False) for name in config.numeric}
+        frames.append(pd.DataFrame(data))
         labels.append(labels_of(batch.rows, config))
     return pd.concat(frames, ignore_index=True), np.concatenate(labels)
-
-
-def _values(path: Path) -> NDArray[np.object_]:
-    return np.asarray(pq.read_table(path).column("value").to_numpy(), dtype=object)

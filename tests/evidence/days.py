@@ -2,10 +2,12 @@
 
 import datetime as dt
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from deepfm.retraining import RunOutcome
 from deepfm.workspace import Workspace, open_workspace
 from tests.evidence.baseline import logistic_auc
 from tests.evidence.lines import Line
-from tests.evidence.worlds import EXAMPLES, holdout_of
+from tests.evidence.worlds import EXAMPLES, POISONED, holdout_of
 
 ML100K_DATES = tuple(dt.date(1998, 4, day) for day in (20, 21, 22))
 OBD_DATE = dt.date(2019, 11, 30)
@@ -24,30 +26,28 @@ _NO_CLICKS = "REAL_CLICKS is not set to a folder with {} in daily partitions"
 
 def demo(folder: Path) -> Iterator[Line]:
     """The demo, twice."""
-    seconds, output = [], ""
-    for _ in range(2):
-        began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "examples.demo"],
-            env={**os.environ, "DEMO_DIR": str(folder / "demo"), "COLUMNS": "160"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        seconds.append(time.monotonic() - began)
-        output = output or done.stdout
-        if done.returncode != 0:
-            yield Line("make demo exits 0", f"exit {done.returncode}: {done.stderr[-300:]}", "exit 0", holds=False)
-            return
-    first, second = seconds
-    refused = next((line for line in output.splitlines() if "data_rejected" in line), "")
-    named = all(name in output for name in ("ctr of", "brand", "price")) and bool(refused)
-    yield Line("make demo prints the champion", "exit 0", "exit 0, champion printed", "Champion" in output)
-    yield Line("demo, first run", f"{first:.0f} s", "at most 180 s", first <= 180)
-    yield Line("demo, second run", f"{second:.0f} s, {second / first:.2f} of the first", "1/3", second <= first / 3)
-    yield Line("demo, poisoned day", " ".join(refused.split())[:150], "refused by name", named)
-    promoted = output.count("promoted  ")
-    yield Line("demo, champions", f"{promoted} promotions", "the champion changes hands", promoted >= 2)
+    home = folder / "demo"
+    output, first = _timed_demo(home)
+    _, second = _timed_demo(home)
+    printed = re.search(r"^Champion (\S+), log entry \d+", output, re.MULTILINE)
+    yield Line(
+        "make demo's command, first run",
+        f"exit 0 in {first:.0f} s, champion {printed[1] if printed else 'not printed'}",
+        "exit 0 within 180 s, champion printed",
+        printed is not None and first <= 180,
+    )
+    ratio = f"{second:.0f} s, {second / first:.2f} of the first run"
+    yield Line("make demo's command, second run", ratio, "exit 0 within 1/3 of the first run", second <= first / 3)
+    # The broken rules may stand on the day's line or, indented, on lines of their own below it.
+    told = re.search(rf"^ *{POISONED} +data_rejected.*(\n {{12,}}.*)*", output, re.MULTILINE)
+    refused = " ".join(told[0].split()) if told else "nothing refused"
+    named = all(rule in refused for rule in ("ctr of the day", "of brand", "of price"))
+    yield Line("the poisoned day of the demo", refused, "refused, with the broken rules by name", named)
+    workspace = _workspace(EXAMPLES / "synthetic.toml", home / "world" / "clicks", home)
+    champions = [entry.version for entry in workspace.registry.entries()]
+    changes = sum(before != after for before, after in pairwise(champions))
+    figure = f"{changes} changes, {len(champions)} log entries"
+    yield Line("the champion of the demo changes hands", figure, "at least twice", changes >= 2)
 
 
 def ml100k(folder: Path) -> Iterator[Line]:
@@ -93,6 +93,19 @@ def obd_zozotown(folder: Path) -> Iterator[Line]:
         "inconclusive, naming the positives needed",
         outcome.verdict == "inconclusive" and bool(naming),
     )
+
+
+def _timed_demo(home: Path) -> tuple[str, float]:
+    """What `make demo` printed, and how many seconds it took."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.demo"],
+        env={**os.environ, "DEMO_DIR": str(home), "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout, time.monotonic() - began
 
 
 def _real(name: str) -> Path | None:

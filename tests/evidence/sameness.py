@@ -10,11 +10,13 @@ from pathlib import Path
 
 from deepfm.synthetic.config import preset_world
 from deepfm.synthetic.delivery import write_world
+from deepfm.training.checkpoint import ResumePointer
 from tests.evidence.lines import Line
 from tests.seaweed import client_of, running_seaweed
 
 DATE = "2026-03-05"
 HEAVY = ("torch", "prefect", "pandas", "great_expectations", "pyarrow", "onnx")
+_RESUME = "training/*/*/resume.json"
 _STRANGE = (
     {"PYTHONHASHSEED": "1", "TZ": "Pacific/Kiritimati", "LANG": "C", "LC_ALL": "C"},
     {"PYTHONHASHSEED": "2", "TZ": "America/New_York", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"},
@@ -29,9 +31,9 @@ def stores(folder: Path) -> Iterator[Line]:
         first = finished(world, (folder / "store").as_uri(), environment=_STRANGE[0])
         second = finished(world, "s3://evidence/models", environment={**_STRANGE[1], **server.environment})
     yield Line(
-        "same inputs on a local folder and on SeaweedFS, other hash seed, time zone and locale",
-        f"{first[:50]} and {second[:50]}",
-        "equal version and ONNX digest",
+        "local folder and SeaweedFS, other hash seed, zone, locale",
+        f"{first[:48]}... and {second[:48]}...",
+        "equal version and sha256 of model.onnx",
         first == second,
     )
 
@@ -41,19 +43,29 @@ def kills(folder: Path) -> Iterator[Line]:
     world = small_world(folder)
     quick = ("training.checkpoint_every_seconds=0.01", "training.epochs=30")
     whole = finished(world, (folder / "whole").as_uri(), quick)
-    process = subprocess.Popen(command(world, (folder / "killed").as_uri(), quick), stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list((folder / "killed").glob("training/*/*/resume.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    killed = process.wait() == -signal.SIGKILL
+    step = killed_at(world, folder / "killed", quick)
     resumed = finished(world, (folder / "killed").as_uri(), quick)
     yield Line(
         "training killed with SIGKILL and run again",
-        f"killed in mid-training: {killed}, same digest: {resumed == whole}",
-        "the bytes of an uninterrupted run",
-        killed and resumed == whole,
+        f"killed {'in mid-training' if step else 'at no step'}, state of step {step}; same digest: {resumed == whole}",
+        "the ONNX bytes of an uninterrupted run",
+        step > 0 and resumed == whole,
     )
+
+
+def killed_at(world: Path, store: Path, overrides: tuple[str, ...]) -> int:
+    """The step of the resume state that a retrain left when it was killed in mid-training; 0 if it was not."""
+    process = subprocess.Popen(command(world, store.as_uri(), overrides), stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(store.glob(_RESUME)) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        process.kill()
+    left = list(store.glob(_RESUME))
+    if process.wait() != -signal.SIGKILL or not left or left[0].with_name("result.json").exists():
+        return 0
+    return ResumePointer.from_bytes(left[0].read_bytes(), where=left[0].name).step
 
 
 def consumer(_: Path) -> Iterator[Line]:
@@ -77,10 +89,10 @@ def command(world: Path, store: str, overrides: tuple[str, ...] = ()) -> list[st
 def finished(
     world: Path, store: str, overrides: tuple[str, ...] = (), *, environment: Mapping[str, str] | None = None
 ) -> str:
-    """What a retrain in a process of its own printed."""
+    """The version and the digest that a retrain in a process of its own printed."""
     variables = {**os.environ, **(environment or {})}
-    done = subprocess.run(command(world, store, overrides), env=variables, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or done.stderr[-300:]
+    done = subprocess.run(command(world, store, overrides), env=variables, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def _made(folder: Path) -> Path:

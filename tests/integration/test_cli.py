@@ -1,5 +1,6 @@
 """The command line as users and machines meet it: one line per error, a documented exit code, clean stdout."""
 
+import io
 import json
 import os
 import signal
@@ -10,17 +11,35 @@ from pathlib import Path
 
 import pytest
 
+from deepfm import errors
 from deepfm.cli import app as command_line
 from deepfm.cli import run as run_command
+from tests.places import WORLD, local_place
 from tests.tiny_days import HOLDOUT
 from tests.tiny_toml import write_toml
 
+ROOT = Path(__file__).parents[2]
 KEYS = {"date", "status", "verdict", "version", "challenger_auc", "champion_auc", "reasons"}
 
 
 @pytest.fixture
 def toml(here) -> Path:
     return write_toml(here.folder, source=here.source, store=here.store)
+
+
+@pytest.fixture(scope="module")
+def done(one_thread, tmp_path_factory) -> tuple[Path, str]:  # noqa: ARG001 - asked for its effect
+    """A TOML whose holdout has been promoted, in a path with spaces, and what `--json` said of it."""
+    place = local_place(tmp_path_factory.mktemp("done") / "a place with spaces")
+    for date in WORLD:
+        place.deliver(date)
+    toml = write_toml(place.folder, source=place.source, store=place.store)
+    finished = subprocess.run(run_of(toml, "--json"), capture_output=True, text=True, check=True)
+    return toml, finished.stdout
+
+
+def run_of(toml: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "deepfm", "run", "--config", str(toml), "--date", str(HOLDOUT), *more]
 
 
 def deepfm(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
@@ -65,6 +84,7 @@ MISTAKES = {
     "wrong value": (["--set", "training.epochs=0"], 78, "training.epochs"),
     "bad override": (["--set", "epochs"], 78, "KEY=VALUE"),
     "bad date": (["--date", "yesterday"], 2, "YYYY-MM-DD"),
+    "no GPU": (["--set", "training.device=cuda"], 78, "training.device"),
     "no such day": (["--date", "2031-01-01"], 75, "2026-02-28 to 2026-03-04"),
     "window too small": (["--date", "2026-02-28"], 3, "window before 2026-02-28 is too small"),
     "label missing": (["--set", "data.label=clicked"], 3, "column_present of clicked"),
@@ -83,6 +103,7 @@ def test_a_mistake_is_one_line_and_its_exit_code(monkeypatch, capsys, toml, name
         "AWS_SECRET_ACCESS_KEY": "do-not-tell",
     }.items():
         monkeypatch.setenv(variable, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     chosen = {"--config": str(toml), "--date": str(HOLDOUT)}
     given = [argument.replace("{toml}", str(toml)) for argument in arguments]
     chosen |= dict(zip(given[::2], given[1::2], strict=True))
@@ -93,10 +114,60 @@ def test_a_mistake_is_one_line_and_its_exit_code(monkeypatch, capsys, toml, name
     assert "do-not-tell" not in out + err
 
 
+MISTYPED = {
+    "no options": (["run"], "--config"),
+    "unknown option": (["run", "--dat", "x"], "--date"),
+    "unknown command": (["train"], "train"),
+    "option without value": (["run", "--date"], "--date"),
+    "not a number": (["synth", "--out", "x", "--days", "many"], "--days"),
+    "no days": (["synth", "--out", "x", "--days", "0"], "--days"),
+    "bad start": (["synth", "--out", "x", "--start", "soon"], "--start"),
+    "bad poison": (["synth", "--out", "x", "--poison", "soon"], "--poison"),
+    "poison outside": (["synth", "--out", "x", "--days", "2", "--poison", "2031-01-01"], "2026-03-02 to 2026-03-03"),
+    "no such preset": (["synth", "--out", "x", "--preset", "huge"], "demo, full"),
+}
+
+
+@pytest.mark.parametrize("name", MISTYPED)
+def test_a_mistyped_command_line_is_one_line_and_2(monkeypatch, capsys, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    arguments, words = MISTYPED[name]
+    code, out, err = deepfm(monkeypatch, capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert words in one_line(err)
+    assert not list(tmp_path.iterdir())
+
+
+EXIT_CODES = {
+    errors.UsageError: 2,
+    errors.NotFoundError: 2,
+    errors.DataCorruptError: 3,
+    errors.WindowError: 3,
+    errors.UndefinedMetricError: 3,
+    errors.IntegrityError: 3,
+    errors.ConflictError: 4,
+    errors.TrainingError: 70,
+    errors.ParityError: 70,
+    errors.StoreUnavailableError: 75,
+    errors.DataNotReadyError: 75,
+    errors.ConfigError: 78,
+}
+
+
+@pytest.mark.parametrize("error", EXIT_CODES, ids=lambda error: error.__name__)
+def test_every_error_has_its_exit_code_and_is_a_row(monkeypatch, capsys, toml, error):
+    def fails(*_: object, **__: object) -> None:
+        raise error("something went wrong", observed="a\nb", next_step="Do better.")
+
+    monkeypatch.setattr(run_command, "retrain", fails)
+    code, out, err = deepfm(monkeypatch, capsys, "run", "--config", str(toml), "--date", str(HOLDOUT), "--json")
+    (row,) = json.loads(out)
+    assert (code, set(row), row["status"]) == (EXIT_CODES[error], KEYS, "failed")
+    assert one_line(err) == "deepfm: something went wrong: a b. Do better."
+
+
 def test_a_failure_is_a_row_for_machines_too(monkeypatch, capsys, toml):
-    code, out, err = deepfm(
-        monkeypatch, capsys, "run", "--config", str(toml), "--date", "2031-01-01", "--json"
-    )  # fmt: skip
+    code, out, err = deepfm(monkeypatch, capsys, "run", "--config", str(toml), "--date", "2031-01-01", "--json")
     (row,) = json.loads(out)
     assert (code, row["status"], row["version"]) == (75, "failed", None)
     assert row["reasons"][0] in one_line(err)
@@ -120,23 +191,68 @@ def test_the_flag_wins_over_the_variable_and_the_variable_over_the_file(monkeypa
     assert not (here.folder / "store").exists()
 
 
-def test_a_bug_is_one_line_and_its_traceback_a_file(toml):
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_bug_is_one_line_and_its_traceback_a_file(toml, tmp_path, writable):
     code = (
         "import sys; from deepfm.cli import app, run\n"
         "def broken(*a, **k): raise ZeroDivisionError('boom')\n"
-        "run.retrain = broken; sys.argv = ['deepfm', 'run', '--config', sys.argv[1], '--date', '2026-03-04']\n"
-        "app.main()"
+        "run.retrain = broken; app.tempfile.tempdir = sys.argv.pop(1); app.main()"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(toml)], capture_output=True, text=True, check=False)
+    folder = tmp_path if writable else tmp_path / "missing"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder), *run_of(toml)[3:]], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 70
     line = one_line(done.stderr)
     assert "ZeroDivisionError: boom" in line
-    log = Path(line.rsplit("traceback in ", 1)[1].rstrip(")"))
-    assert "Traceback" in log.read_text()
+    if writable:
+        log = Path(line.rsplit("traceback in ", 1)[1].rstrip(")"))
+        assert "Traceback" in log.read_text()
+    else:
+        assert "could not be written" in line
 
 
-def test_ctrl_c_is_130_and_the_same_command_goes_on(toml, here):
-    command = [sys.executable, "-m", "deepfm", "run", "--config", str(toml), "--date", str(HOLDOUT)]
+def redirected(command: list[str], how: str) -> subprocess.CompletedProcess[str]:
+    """A command of a shell that closes or fills one of its streams."""
+    shell = ["bash", "-c", f'"$@" {how}', "bash", *command]
+    return subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(("how", "code"), [(">&-", 0), ("2>&-", 0), ("2>/dev/full", 0), (">/dev/full", 75)])
+def test_a_stream_that_nobody_reads_changes_no_result(done, how, code, as_json):
+    finished = redirected(run_of(done[0], *(["--json"] if as_json else [])), how)
+    assert finished.returncode == code, finished.stderr
+    if code:
+        assert "no space left" in one_line(finished.stderr)
+
+
+def test_a_reader_that_has_left_is_told_about_in_one_line(done):
+    process = subprocess.Popen(run_of(done[0], "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert "nobody reads" in one_line(process.communicate(timeout=60)[1])
+    assert process.returncode == 75
+
+
+@pytest.mark.parametrize("how", ["2>&-", "2>/dev/full"])
+def test_an_error_that_nobody_reads_keeps_its_exit_code(how):
+    assert redirected([sys.executable, "-m", "deepfm", "run", "--date", "x", "--config", "x"], how).returncode == 2
+
+
+def test_the_environment_changes_neither_the_model_nor_the_output(done, tmp_path):
+    toml, said = done
+    bare = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "7"}
+    command = run_of(toml, "--json", "--store", str(tmp_path / "another store"))
+    finished = subprocess.run(command, env=bare, cwd=ROOT, capture_output=True, check=False)
+    assert (finished.returncode, finished.stderr) == (0, b"")  # not a terminal: no progress, no control characters
+    assert finished.stdout.decode() == said
+
+
+def test_ctrl_c_is_130_and_the_same_command_goes_on(toml, here, tmp_path):
+    command, temporary = run_of(toml), tmp_path / "temporary"
+    temporary.mkdir()
+    environment = os.environ | {"TMPDIR": str(temporary), "DEEPFM_CACHE": str(here.folder / "cache")}
     long = [
         "--set",
         "training.epochs=1000",
@@ -145,7 +261,9 @@ def test_ctrl_c_is_130_and_the_same_command_goes_on(toml, here):
         "--set",
         "training.patience=999",
     ]
-    process = subprocess.Popen([*command, *long], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, *long], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while not list(here.folder.glob("store/training/*/*/resume.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -154,24 +272,36 @@ def test_ctrl_c_is_130_and_the_same_command_goes_on(toml, here):
     assert process.returncode == 130, err
     assert "interrupted" in one_line(err)
     assert here.workspace().registry.head() is None
+    assert not list(temporary.glob("deepfm-*"))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_help_teaches_and_is_quick():
-    for arguments, words in (([], "synth"), (["run"], "Example"), (["synth"], "Example")):
-        environment = {key: value for key, value in os.environ.items() if key != "HOME"} | {
-            "LANG": "C",
-            "COLUMNS": "120",
-        }
-        done = subprocess.run(
-            [sys.executable, "-m", "deepfm", *arguments, "--help"],
-            capture_output=True, text=True, check=False, env=environment,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert words in done.stdout
-    code = "import sys; import deepfm.cli.app; print([m for m in ('torch', 'prefect', 'pandas') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ("run", "synth", "A first run", "Exit codes")),
+        (["run"], ("Example", "--json")),
+        (["synth"], ("Example",)),
+    ],
+)
+def test_help_teaches(monkeypatch, capsys, arguments, words):
+    code, out, err = deepfm(monkeypatch, capsys, *arguments, "--help")
+    assert (code, err) == (0, "")
+    assert all(word in out for word in words)
+
+
+def test_no_argument_at_all_shows_the_help(monkeypatch, capsys):
+    code, out, err = deepfm(monkeypatch, capsys)
+    assert (code, err) == (2, "")
+    assert "Exit codes" in out
+
+
+def test_the_command_line_loads_nothing_heavy_before_it_has_work():
+    heavy = ("torch", "prefect", "pandas", "pyarrow", "great_expectations", "onnxruntime", "onnx", "boto3")
+    code = f"import sys; import deepfm.cli.app; print([m for m in {heavy} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout == "[]\n"
 
 
 def test_the_version_is_printed(monkeypatch, capsys):
@@ -181,20 +311,39 @@ def test_the_version_is_printed(monkeypatch, capsys):
 
 def test_synth_writes_days_and_refuses_another_world(monkeypatch, capsys, tmp_path):
     arguments = ["synth", "--out", str(tmp_path / "a world"), "--days", "2", "--rows-per-day", "200"]
-    assert deepfm(monkeypatch, capsys, *arguments)[0] == 0
+    code, out, err = deepfm(monkeypatch, capsys, *arguments)
+    assert (code, err) == (0, "")
+    assert "2026-03-02 to 2026-03-03" in out
     assert len(list((tmp_path / "a world" / "clicks").glob("dt=*/part-0.parquet"))) == 2
     code, _, err = deepfm(monkeypatch, capsys, *arguments, "--seed", "7")
     assert code == 78
     assert "seed" in one_line(err)
 
 
-def test_progress_is_shown_to_people_only(capsys, here):
+def test_a_place_that_cannot_be_written_is_one_line(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    code, _, err = deepfm(monkeypatch, capsys, "synth", "--out", str(file), "--days", "1", "--rows-per-day", "200")
+    assert (code, "Not a directory" in one_line(err)) == (78, True)
+
+
+def test_people_see_the_stage_at_work_and_how_far_the_training_is(here):
     from rich.console import Console
 
+    def train_challenger(_: object) -> str:
+        shown.training(3, 10)
+        shown._progress.refresh()
+        return "trained"
+
     for terminal in (True, False):
-        console = Console(file=sys.stderr, force_terminal=terminal, width=100)
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
         with run_command.Shown(console) as shown:
             assert shown.each(lambda _, item: item + 1, here.workspace(), [1, 2]) == [2, 3]
-            shown.training(3, 10)
-        err = capsys.readouterr().err
-        assert ("\x1b" in err) == terminal
+            assert shown.call(train_challenger, here.workspace()) == "trained"
+            assert not shown._progress.tasks
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        if terminal:
+            assert "train challenger" in text
+            assert "step 3 of 10" in text
+        else:
+            assert not text

@@ -1,6 +1,7 @@
 """From raw days to a promoted ONNX file, on a folder and on a real S3 server: what runs come to and refuse."""
 
 import datetime as dt
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -216,3 +217,14 @@ def test_only_a_cleared_decision_can_be_promoted(here):
     with pytest.raises(Exception, match="was not cleared for promotion: the verdict is reject"):
         promote(workspace, decision)
     assert workspace.registry.head() is None
+
+
+def test_a_user_without_a_name_can_promote(here, monkeypatch):
+    def nameless() -> str:
+        raise KeyError
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert retrain(here.workspace(), HOLDOUT).status == "promoted"
+    entry = here.workspace().registry.head()
+    assert entry is not None
+    assert entry.actor == f"uid {os.getuid()}"
