@@ -32,7 +32,7 @@ from deepfm.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-FORMAT = {"validate": 1, "prepare": 1, "window": 1, "train": 1}
+FORMAT = {"validate": 1, "prepare": 1, "window": 1, "train": 2}
 """Raised by hand when a stage computes something else from the same inputs, so that nothing stale is reused."""
 _PARITY_ROWS = 20_000
 _NOT_INPUTS = {"device", "checkpoint_every_seconds"}

@@ -21,7 +21,7 @@ from deepfm.metrics import auc, gauc, paired_auc
 from deepfm.model import DeepFM
 from deepfm.training.batches import Batch, Slice, WindowRows, resolve_batch_size
 from deepfm.training.checkpoint import ResumeStates
-from deepfm.training.losses import resolve_pos_weight, row_losses
+from deepfm.training.losses import prior_scale, resolve_pos_weight, row_losses
 from deepfm.training.reproducible import reproducible
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,9 @@ class Trainer:
         self._optimizer = _adam(self._model, config, fused=True)
         self._plateau = _plateau(self._optimizer, config)
         self._average = _averaged(self._model) if config.training.average_last else None
-        self._share = rows.inverse_counts().to(self._device)
+        rate = window.clicks / (window.clicks + window.weighted_negatives)
+        scale = prior_scale(config.loss, pos_weight=self._pos_weight, rate=rate)
+        self._share = (rows.inverse_counts() * scale).to(self._device)
         self._standing = Standing()
         self._best: dict[str, Tensor] = {}
         self._best_scores: NDArray[np.float64] | None = None

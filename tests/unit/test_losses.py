@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deepfm.config import LossConfig
 from deepfm.manifests import WindowDay
-from deepfm.training.losses import resolve_pos_weight, row_losses
+from deepfm.training.losses import prior_scale, resolve_pos_weight, row_losses
 from tests.factories import manifest
 
 LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=20)
@@ -102,3 +102,41 @@ def test_auto_is_a_positive_number_even_without_a_class(days):
     weight = resolve_pos_weight(LossConfig(pos_weight="auto"), window_of(*days))
     assert np.isfinite(weight)
     assert weight > 0
+
+
+@pytest.mark.parametrize("rate", [0.003, 0.05, 0.4])
+def test_the_prior_of_a_balanced_weight_grows_by_half_of_one_plus_it(rate):
+    weight = (1.0 - rate) / rate
+    scale = prior_scale(LossConfig(pos_weight=weight), pos_weight=weight, rate=rate)
+    assert scale == pytest.approx((1.0 + weight) / 2.0, rel=1e-9)
+
+
+def test_plain_cross_entropy_is_a_likelihood():
+    assert prior_scale(LossConfig(), pos_weight=1.0, rate=0.05) == 1.0
+    assert prior_scale(LossConfig(), pos_weight=1.0 + 1e-9, rate=0.05) == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(("alpha", "gamma", "rate"), [(0.25, 2.0, 0.05), (0.5, 1.0, 0.2), (0.25, 0.0, 0.05)])
+def test_the_prior_of_the_focal_loss_is_scaled_by_the_sandwich_at_the_base_rate(alpha, gamma, rate):
+    def risk(z):
+        return rate * click(z) + (1.0 - rate) * no_click(z)
+
+    def click(z):
+        return -alpha * sigmoid(-z) ** gamma * np.log(sigmoid(z))
+
+    def no_click(z):
+        return -(1.0 - alpha) * sigmoid(z) ** gamma * np.log(sigmoid(-z))
+
+    def slope(loss, z):
+        return (loss(z + 1e-5) - loss(z - 1e-5)) / 2e-5
+
+    grid = np.linspace(-12.0, 4.0, 160_001)
+    best = float(grid[np.argmin(risk(grid))])
+    variance = rate * slope(click, best) ** 2 + (1.0 - rate) * slope(no_click, best) ** 2
+    curvature = (risk(best + 1e-3) - 2.0 * risk(best) + risk(best - 1e-3)) / 1e-6
+    config = LossConfig(kind="focal", focal_alpha=alpha, focal_gamma=gamma)
+    assert prior_scale(config, pos_weight=1.0, rate=rate) == pytest.approx(variance / curvature, rel=1e-3)
+
+
+def sigmoid(z):
+    return 1.0 / (1.0 + np.exp(-z))
