@@ -12,7 +12,7 @@
     │   ├── NotFoundError          2   an object, a day, a version or a champion that is not there
     │   ├── ConflictError          4   somebody else was first
     │   │   └── AlreadyExistsError     a create-only key that is taken
-    │   ├── TrainingError          70  a training that cannot go on (the loss is not finite)
+    │   ├── TrainingError          78  a training that cannot go on (the loss is not finite)
     │   └── ParityError            70  the exported graph does not compute what torch computed
     └── TransientError             75  nothing is wrong with the request: try again later
         ├── StoreUnavailableError      the store did not answer in time
@@ -117,6 +117,8 @@ class AlreadyExistsError(ConflictError):
 
 class TrainingError(TerminalError):
     """A training that cannot go on, such as a loss that is not finite."""
+
+    exit_code = 78
 
 
 class ParityError(TerminalError):

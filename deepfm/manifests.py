@@ -349,7 +349,7 @@ class Decision(Document):
     compared_entry: int
     """Sequence of the log entry whose champion it was compared with; 0 if there was none."""
     gate_key: str
-    """Fingerprint of the gate's configuration: another gate decides anew."""
+    """Fingerprint of the gate's configuration and of the holdout as delivered: another of them is decided anew."""
     verdict: Verdict
     """What the gate says."""
     reasons: tuple[str, ...]

@@ -32,7 +32,7 @@ from deepfm.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-FORMAT = {"validate": 1, "prepare": 1, "window": 1, "train": 2}
+FORMAT = {"validate": 2, "prepare": 2, "window": 1, "train": 2}
 """Raised by hand when a stage computes something else from the same inputs, so that nothing stale is reused."""
 _PARITY_ROWS = 20_000
 _NOT_INPUTS = {"device", "checkpoint_every_seconds"}
@@ -49,6 +49,8 @@ class Evaluation(NamedTuple):
     comparison: Comparison | None
     obstacle: str | None
     """Why a champion that exists could not be compared, in words."""
+    gate_key: str
+    """What a decision on it depends on besides the two versions."""
 
 
 def validate_day(workspace: Workspace, logical_date: dt.date) -> ValidationReport | None:
@@ -168,9 +170,9 @@ def assemble_window(
     return workspace.settle(window, layout.file_key(prefix, layout.MANIFEST))
 
 
-def gate_key(workspace: Workspace) -> str:
-    """Fingerprint of the gate's configuration."""
-    return stage_key(workspace.config.gate)
+def gate_key(workspace: Workspace, holdout: ValidationReport) -> str:
+    """Fingerprint of the gate's configuration and of the holdout as delivered."""
+    return stage_key(workspace.config.gate, holdout.key)
 
 
 def version_of(workspace: Workspace, window: Window) -> str:
@@ -282,12 +284,15 @@ def evaluate(
         IntegrityError: terminal; a model file does not match its manifest.
         StoreUnavailableError: transient.
     """
+    from deepfm.evaluation.comparable import comparable
     from deepfm.evaluation.holdout import compare, report_on, score_holdout
     from deepfm.serving import Scorer, read_model
 
-    config = workspace.config
+    key = gate_key(workspace, holdout)
     champion = workspace.registry.manifest(head.version)[0] if head is not None else None
-    obstacle = _obstacle(holdout, challenger, champion)
+    config, obstacle = comparable(
+        workspace.source, holdout, challenger, champion, config=workspace.config, cache=workspace.cache
+    )
     manifests = [challenger] if champion is None or obstacle else [challenger, champion]
     models = [(Scorer(read_model(workspace.store, m), m.inputs), m.inputs) for m in manifests]
     scores = score_holdout(
@@ -300,8 +305,8 @@ def evaluate(
     )
     reports = [report_on(scores, i, version=m.version, config=config) for i, m in enumerate(manifests)]
     if len(reports) == 1:
-        return Evaluation(reports[0], None, None, obstacle)
-    return Evaluation(reports[0], reports[1], compare(scores), None)
+        return Evaluation(reports[0], None, None, obstacle, key)
+    return Evaluation(reports[0], reports[1], compare(scores), None, key)
 
 
 def decide(
@@ -323,7 +328,7 @@ def decide(
         logical_date=challenger.logical_date,
         manifest_sha256=workspace.registry.manifest(challenger.version)[1],
         compared_entry=head.sequence if head is not None else 0,
-        gate_key=gate_key(workspace),
+        gate_key=evaluation.gate_key,
         verdict=result.verdict,
         reasons=result.reasons,
         minimum_detectable_difference=result.minimum_detectable_difference,
@@ -363,22 +368,6 @@ def promote(workspace: Workspace, decision: Decision) -> LogEntry:
         created_utc=dt.datetime.now(dt.UTC),
     )
     return workspace.registry.append(entry)
-
-
-def _obstacle(holdout: ValidationReport, challenger: VersionManifest, champion: VersionManifest | None) -> str | None:
-    """Why the champion cannot be compared on this holdout, or None."""
-    if champion is None:
-        return None
-    if champion.logical_date > holdout.logical_date:
-        return (
-            f"The champion is of {champion.logical_date}, later than {holdout.logical_date}: it may have trained on "
-            "this day, and an older date never replaces a newer one by itself."
-        )
-    changed = set(champion.inputs) ^ set(challenger.inputs)
-    if changed:
-        names = ", ".join(sorted({spec.name for spec in changed}))
-        return f"The champion {champion.version} has other inputs ({names}): the two cannot be scored on the same rows."
-    return None
 
 
 def _window_day(day: PreparedDay) -> WindowDay:

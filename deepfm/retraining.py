@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from deepfm import layout
 from deepfm.documents import Part
-from deepfm.errors import ConflictError
+from deepfm.errors import ConflictError, UndefinedMetricError
 from deepfm.manifests import Decision, Finite, Gap, ValidationReport, Verdict, VersionManifest, Window
 from deepfm.pipeline import (
     Progress,
@@ -111,7 +111,7 @@ def retrain(
         return RunOutcome(date=logical_date, status="data_rejected", reasons=reasons)
     window = _window_of(workspace, logical_date, run)
     challenger = _challenger(workspace, window, holdout, run, progress)
-    settled = _settled(workspace, challenger)
+    settled = _settled(workspace, challenger, holdout)
     return settled or _gate(workspace, challenger, holdout, run)
 
 
@@ -141,7 +141,7 @@ def _challenger(
     return run.call(export_version, workspace, window, result, holdout)
 
 
-def _settled(workspace: Workspace, challenger: VersionManifest) -> RunOutcome | None:
+def _settled(workspace: Workspace, challenger: VersionManifest, holdout: ValidationReport) -> RunOutcome | None:
     """The outcome of an earlier run of the same inputs, unless it was cut off before its promotion.
 
     A version that is in the log needs no second entry, even if the gate's configuration is another one by now.
@@ -152,7 +152,7 @@ def _settled(workspace: Workspace, challenger: VersionManifest) -> RunOutcome | 
         committed = registry.entry(decision.compared_entry + 1) if decision.verdict == "promote" else None
         if committed is not None and committed.version == challenger.version:
             return _outcome(decision, promoted=True)
-    ours = [decision for decision in decisions if decision.gate_key == gate_key(workspace)]
+    ours = [decision for decision in decisions if decision.gate_key == gate_key(workspace, holdout)]
     if not ours or ours[-1].verdict == "promote":
         return None
     return _outcome(ours[-1], promoted=False)
@@ -161,7 +161,14 @@ def _settled(workspace: Workspace, challenger: VersionManifest) -> RunOutcome | 
 def _gate(workspace: Workspace, challenger: VersionManifest, holdout: ValidationReport, run: Runner) -> RunOutcome:
     for _ in range(_GATE_TRIES):
         head = workspace.registry.head()
-        evaluation = run.call(evaluate, workspace, holdout, challenger, head)
+        # Another run of the same inputs may have been first.
+        ours = head is not None and head.version == challenger.version
+        if ours and (settled := _settled(workspace, challenger, holdout)):
+            return settled
+        try:
+            evaluation = run.call(evaluate, workspace, holdout, challenger, head)
+        except UndefinedMetricError as undefined:
+            return _undefined(challenger, undefined)
         decision = run.call(decide, workspace, challenger, head, evaluation)
         if decision.verdict != "promote":
             return _outcome(decision, promoted=False)
@@ -174,6 +181,17 @@ def _gate(workspace: Workspace, challenger: VersionManifest, holdout: Validation
     raise ConflictError(
         f"version {challenger.version} lost {_GATE_TRIES} races for the log",
         next_step="Run the same date again.",
+    )
+
+
+def _undefined(challenger: VersionManifest, error: UndefinedMetricError) -> RunOutcome:
+    """A holdout on which a figure or its error is not defined decides nothing; no number stands in for it."""
+    return RunOutcome(
+        date=challenger.logical_date,
+        status="not_promoted",
+        verdict="inconclusive",
+        version=challenger.version,
+        reasons=(str(error),),
     )
 
 

@@ -10,12 +10,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deepfm.cli.run import parse_date
 from deepfm.errors import UsageError
-from deepfm.synthetic.config import PRESETS, preset_world
+from deepfm.synthetic.config import preset_world
 
 
 def synth(  # noqa: PLR0913, PLR0917 - one argument per option
     out: Annotated[Path, typer.Option("--out", help="Folder for clicks/ and truth/.", metavar="FOLDER")],
-    preset: Annotated[str, typer.Option("--preset", help=f"Size of the world: {', '.join(PRESETS)}.")] = "demo",
+    preset: Annotated[
+        str, typer.Option("--preset", help="full (CTR 1 %, 20,000 users) or demo (CTR 5 %, 5,000 users).")
+    ] = "full",
     days: Annotated[int | None, typer.Option("--days", help="Days to write.", min=1)] = None,
     rows_per_day: Annotated[int | None, typer.Option("--rows-per-day", help="Impressions of a day.", min=100)] = None,
     ctr: Annotated[float | None, typer.Option("--ctr", help="Click-through rate of every day.")] = None,

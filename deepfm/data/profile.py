@@ -123,8 +123,8 @@ def profile_partition(
 ) -> Profile:
     """Figures and quarantined rows of a partition.
 
-    A row is set aside if its label is not 0 or 1, its event time is missing or outside the day, its event key is
-    missing or was seen before (the first row in file order stays), or a number is outside its declared range.
+    A row is set aside if its label is not 0 or 1, its event time is missing or outside the day, a number is outside its
+    declared range, or its event key is missing or that of a valid row before it: the first such row stays.
 
     Raises:
         DataRejectedError: terminal; a file or value cannot be read.
@@ -197,14 +197,15 @@ def _time_reasons(times: pa.Array, config: RetrainConfig, logical_date: dt.date)
 def _duplicate_positions(
     source: ObjectStore, partition: Partition, config: RetrainConfig, *, cache: LocalCache
 ) -> NDArray[np.int64]:
-    """Positions of rows whose event key an earlier row has; keys are told apart by their 64-bit hash."""
+    """Positions of valid rows whose event key an earlier valid row has; keys are told apart by their 64-bit hash."""
     key = config.data.event_key
     if key is None:
         return np.empty(0, dtype=np.int64)
     hashes, positions = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     for batch in iterate_rows(source, partition, config, cache=cache):
         column = batch.rows.column(key)
-        there = ~_true(column.is_null())
+        reasons = bad_rows(batch, config, partition.logical_date, np.empty(0, dtype=np.int64))
+        there = ~np.logical_or.reduce([reason.mask for reason in reasons])
         hashes.append(hash_values(column, seed=0)[there])
         positions.append(batch.start + np.flatnonzero(there))
     keys, where = np.concatenate(hashes), np.concatenate(positions)

@@ -33,9 +33,11 @@ def row_hashes(batch: RawBatch, config: RetrainConfig, *, day_ordinal: int) -> N
 
 
 def group_hashes(batch: RawBatch, config: RetrainConfig, *, rows: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A uint64 per row that stands for its group (user); the row itself where no group is configured."""
+    """A uint64 per row that stands for its group (user); the row itself where no group is configured or known."""
     if config.data.group:
-        return hash_values(batch.rows.column(config.data.group), seed=_GROUP_SEED)
+        column = batch.rows.column(config.data.group)
+        missing = column.is_null().to_numpy(zero_copy_only=False)
+        return np.where(missing, rows, hash_values(column, seed=_GROUP_SEED))
     return rows
 
 

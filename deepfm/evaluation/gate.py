@@ -2,11 +2,11 @@
 
 Policy `fresh`: a challenger that is not worse goes live, because a model that misses a day of new items loses more AUC
 than two trainings on the same data differ by. On the first run there is nothing to be worse than, so the AUC has to
-clear `min_auc` by more than its error.
+clear `min_auc`, or miss it, by more than its error.
 
     rule            run     reject                                   inconclusive            else
     figures         every   a figure is missing or out of range
-    floor           first   AUC below min_auc                        its lower bound below   passes
+    floor           first   its upper bound below min_auc            its lower bound below   passes
     significance    later   upper bound of the difference below 0                            passes
     drop            later   AUC lower by more than max_drop                                  passes
     floor           later   AUC below min_auc                                                passes

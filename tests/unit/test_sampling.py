@@ -184,3 +184,14 @@ def test_two_seeds_are_independent():
     hashes = hash_positions(0, 20_000, seed=5)
     first, second = (below_share(mix64(hashes, seed=seed), 0.5) for seed in (1, 2))
     assert abs((first & second).mean() - 0.25) < 5 * math.sqrt(0.25 * 0.75 / 20_000)
+
+
+def test_rows_of_an_unknown_user_are_no_group():
+    table = click_day(HOLDOUT, rows=60)
+    index = table.schema.get_field_index("user")
+    users = pa.array([None if n % 2 else value for n, value in enumerate(table["user"].to_pylist())], pa.string())
+    batch = RawBatch(0, table.set_column(index, "user", users).to_batches()[0])
+    rows = row_hashes(batch, CONFIG, day_ordinal=1)
+    groups = group_hashes(batch, CONFIG, rows=rows)
+    assert groups[1::2].tolist() == rows[1::2].tolist()
+    assert len(set(groups[::2].tolist())) < 30
