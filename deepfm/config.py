@@ -25,6 +25,16 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+def checked_zone(value: str) -> str:
+    """The name itself, if it is that of a time zone; else a ValueError that says so."""
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError) as cause:
+        msg = f"{value!r} is not a time zone; use a name such as Europe/Berlin"
+        raise ValueError(msg) from cause
+    return value
+
+
 class DataConfig(Section):
     """Where the raw impressions are and what their special columns are called."""
 
@@ -42,6 +52,11 @@ class DataConfig(Section):
     """Column that identifies an impression; duplicates of it are set aside and sampling hashes it."""
     group: str | None = None
     """Column of the user: GAUC, the early-stopping slice and the gate's errors are computed per group."""
+
+    @field_validator("event_time_zone")
+    @classmethod
+    def _known_zone(cls, value: str | None) -> str | None:
+        return value if value is None else checked_zone(value)
 
     @field_validator("partition")
     @classmethod
@@ -277,11 +292,7 @@ class RetrainConfig(Section):
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError) as cause:
-            raise ValueError(f"{value!r} is not a time zone; use a name such as Europe/Berlin") from cause
-        return value
+        return checked_zone(value)
 
     @model_validator(mode="after")
     def _fields_are_inputs(self) -> Self:

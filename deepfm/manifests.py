@@ -62,7 +62,8 @@ class Finding(Part):
     @property
     def sentence(self) -> str:
         """The finding in one line."""
-        return f"{self.rule} of {'the day' if self.column == '*' else self.column}: {self.observed}, {self.required}"
+        about = "the day" if self.column == "*" else self.column
+        return f"{self.rule} of {about}: {self.observed}, required {self.required}"
 
 
 class ValidationReport(Document):

@@ -93,7 +93,9 @@ def print_json(outcomes: Sequence[RunOutcome]) -> None:
 def show(outcome: RunOutcome) -> None:
     """The outcome for people, on stdout."""
     console = Console(highlight=False)
-    console.print(f"[bold]{outcome.date}[/] {_MARKS[outcome.status]} {outcome.version or ''}")
+    verdict = f"({outcome.verdict})" if outcome.status == "not_promoted" else ""
+    parts = (f"[bold]{outcome.date}[/]", _MARKS[outcome.status], verdict, outcome.version or "")
+    console.print(" ".join(part for part in parts if part))
     for reason in outcome.reasons:  # a line each where another program reads
         console.print(f"  {reason}", markup=False, soft_wrap=not console.is_terminal)
 

@@ -48,7 +48,7 @@ def judge_partition(
             rule="readable", column="*", severity="critical", passed=False, observed=str(error), required="whole files"
         )
         return Judged(accepted=False, findings=(unreadable,), skipped=skipped, day=DayFigures(), files={})
-    judgement = judge(profile.frame, config)
+    judgement = judge(profile.frame, config, bad_rows=profile.day.reasons)
     findings = (*findings, *judgement.findings, *explain_bad_rows(profile.day))
     files = _write(profile, judgement.native_json, scratch=scratch)
     return Judged(not _broken(findings), findings, skipped, profile.day, files)

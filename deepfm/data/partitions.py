@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from deepfm.config import RetrainConfig
 from deepfm.data.schema import canonical, columns_of
 from deepfm.documents import stage_key
-from deepfm.errors import DataCorruptError, DataNotReadyError
+from deepfm.errors import ConfigError, DataCorruptError, DataNotReadyError
 from deepfm.layout import partition_date, partition_prefix
 from deepfm.manifests import Partition, RawFile
 from deepfm.storage import LocalCache, ObjectStore
@@ -52,10 +52,17 @@ def days_with_data(source: ObjectStore, config: RetrainConfig) -> list[dt.date]:
     return sorted(day for day in days if day is not None)
 
 
-def not_delivered(source: ObjectStore, config: RetrainConfig, logical_date: dt.date) -> DataNotReadyError:
-    """The error that says which days there are instead."""
+def not_delivered(source: ObjectStore, config: RetrainConfig, logical_date: dt.date) -> ConfigError | DataNotReadyError:
+    """The error that says which days there are instead; a source without any day is a mistake, not a delay."""
     days = days_with_data(source, config)
-    there = f"{days[0]} to {days[-1]}, {len(days)} days" if days else "no partition at all"
+    if not days:
+        return ConfigError(
+            "data.source holds no partition at all",
+            required=f"Parquet files below {config.data.partition}",
+            where=source.url,
+            next_step="Check data.source, which is relative to the working directory, and data.partition.",
+        )
+    there = f"{days[0]} to {days[-1]}, {len(days)} days"
     return DataNotReadyError(
         f"clicks of {logical_date} are not there",
         observed=there,

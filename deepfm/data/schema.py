@@ -1,5 +1,6 @@
 """Which columns a partition must bring, in which Arrow types, and their one canonical form."""
 
+import difflib
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -55,7 +56,11 @@ def check_schema(schema: pa.Schema, config: RetrainConfig, *, where: str) -> Ite
     for column in columns_of(config):
         indices = schema.get_all_field_indices(column.name)
         if len(indices) != 1:
-            observed = "missing" if not indices else f"{len(indices)} columns of this name"
+            near = difflib.get_close_matches(column.name, schema.names, n=1)
+            absent = (
+                f"missing, did you mean {near[0]}?" if near else f"missing, there are {', '.join(schema.names[:12])}"
+            )
+            observed = f"{len(indices)} columns of this name" if indices else absent
             yield _broken("column_present", column.name, f"{observed} in {where}", "one column of exactly this name")
         elif not _allowed(schema.field(indices[0]).type, column.role):
             observed = f"{schema.field(indices[0]).type} in {where}"

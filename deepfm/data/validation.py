@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import pandas as pd
@@ -33,6 +33,8 @@ class Rule(NamedTuple):
     minimum: float | None
     maximum: float | None
     severity: Severity = "critical"
+    key: str = ""
+    """Configuration key that sets it."""
 
 
 class Judgement(NamedTuple):
@@ -61,14 +63,14 @@ def check_files(schemas: dict[str, pa.Schema], config: RetrainConfig) -> tuple[F
 def rules_of(config: RetrainConfig) -> Iterator[Rule]:
     """The rules that a configuration sets."""
     limits = config.validation
-    yield Rule("min_rows", DAY, "valid_rows", limits.min_rows, None)
+    yield Rule("min_rows", DAY, "valid_rows", limits.min_rows, None, key="validation.min_rows")
     yield Rule("both_classes", DAY, "clicks", 1, None)
     yield Rule("both_classes", DAY, "negatives", 1, None)
-    yield Rule("ctr", DAY, "ctr", limits.min_ctr, limits.max_ctr)
-    yield Rule("bad_share", DAY, "bad_share", None, limits.max_bad_share)
+    yield Rule("ctr", DAY, "ctr", limits.min_ctr, limits.max_ctr, key="validation.min_ctr, validation.max_ctr")
+    yield Rule("bad_share", DAY, "bad_share", None, limits.max_bad_share, key="validation.max_bad_share")
     for name, field in config.fields.items():
         nulls = limits.max_null_share if field.max_null_share is None else field.max_null_share
-        yield Rule("null_share", name, "null_share", None, nulls)
+        yield Rule("null_share", name, "null_share", None, nulls, key=f"fields.{name}.max_null_share")
         if field.kind == "categorical":
             yield Rule("constant", name, "distinct", 2, None, "warning")
             continue
@@ -77,15 +79,21 @@ def rules_of(config: RetrainConfig) -> Iterator[Rule]:
             yield Rule("in_range", name, "out_of_range_share", None, limits.max_bad_share)
 
 
-def judge(frame: pd.DataFrame, config: RetrainConfig) -> Judgement:
+def judge(frame: pd.DataFrame, config: RetrainConfig, *, bad_rows: Mapping[str, int] | None = None) -> Judgement:
     """The findings of one Great Expectations run over a profile frame.
+
+    The finding on the share of bad rows names the reasons and how many rows each of them set aside.
 
     A rule whose figure is missing, and one whose expectation raised, is broken: neither is taken for a pass.
     """
     rules = list(rules_of(config))
     with _one_at_a_time:
         results = _run_suite(frame, rules)
-    findings = tuple(_finding(rule, frame, result) for rule, result in zip(rules, results, strict=True))
+    why = ", ".join(f"{count} {reason}" for reason, count in (bad_rows or {}).items() if count)
+    findings = tuple(
+        _finding(rule, frame, result, why=f" ({why})" if why and rule.name == "bad_share" else "")
+        for rule, result in zip(rules, results, strict=True)
+    )
     native = [
         {"rule": rule.name, "column": rule.column, **{k: result[k] for k in ("success", "exception_info")}}
         for rule, result in zip(rules, results, strict=True)
@@ -156,7 +164,7 @@ def _run_suite(frame: pd.DataFrame, rules: list[Rule]) -> list[dict[str, object]
     return [ordered.get(index, lost) for index in range(len(rules))]
 
 
-def _finding(rule: Rule, frame: pd.DataFrame, result: dict[str, object]) -> Finding:
+def _finding(rule: Rule, frame: pd.DataFrame, result: dict[str, object], *, why: str) -> Finding:
     value = frame.loc[frame["column"] == rule.column, rule.figure].iloc[0]
     known = bool(pd.notna(value))
     raised = _raised(result["exception_info"])
@@ -167,8 +175,8 @@ def _finding(rule: Rule, frame: pd.DataFrame, result: dict[str, object]) -> Find
         column=rule.column,
         severity="critical" if raised else rule.severity,
         passed=passed,
-        observed="the expectation raised" if raised else f"{rule.figure} {_number(value) if known else 'unknown'}",
-        required=_interval(rule),
+        observed="the expectation raised" if raised else f"{rule.figure} {_number(value) if known else 'unknown'}{why}",
+        required=f"{_interval(rule)} ({rule.key})" if rule.key else _interval(rule),
     )
 
 

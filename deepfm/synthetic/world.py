@@ -294,8 +294,8 @@ def _sigmoid(logit: Floats) -> Floats:
 def _solved_bias(logit: Floats, mean: float) -> float:
     """The number that, added to every logit, gives this mean probability.
 
-    The log of the mean is concave and increasing in the number, and mean sigmoid(b + x) <= exp(b) mean exp(x): from
-    where the right-hand side is as wanted, Newton's steps go up to the solution and never past it.
+    Newton's method on the log of the mean, from below: mean sigmoid(b + x) <= exp(b) mean exp(x). Where logits spread
+    widely a step may pass the solution; the next one comes back.
     """
     bias = float(np.log(mean / np.exp(logit).mean()))
     for _ in range(100):
@@ -303,6 +303,6 @@ def _solved_bias(logit: Floats, mean: float) -> float:
         reached = probability.mean()
         step = float(np.log(mean / reached) * reached / (probability - probability**2).mean())
         bias += step
-        if step < 1e-10:
+        if abs(step) < 1e-10:
             break
     return bias

@@ -146,7 +146,7 @@ EXIT_CODES = {
     errors.UndefinedMetricError: 3,
     errors.IntegrityError: 3,
     errors.ConflictError: 4,
-    errors.TrainingError: 70,
+    errors.TrainingError: 78,
     errors.ParityError: 70,
     errors.StoreUnavailableError: 75,
     errors.DataNotReadyError: 75,

@@ -101,7 +101,7 @@ def test_a_bad_holdout_is_refused_by_name_and_trains_nothing(here):
     workspace = here.workspace()
     outcome = retrain(workspace, HOLDOUT)
     assert (outcome.status, outcome.version, outcome.verdict) == ("data_rejected", None, None)
-    assert outcome.reasons == ("both_classes of the day: clicks 0, at least 1",)
+    assert outcome.reasons == ("both_classes of the day: clicks 0, required at least 1",)
     assert workspace.store.list("models") == workspace.store.list("training") == []
     report = validate_day(workspace, HOLDOUT)
     assert report is not None
@@ -119,7 +119,7 @@ def test_days_that_cannot_train_are_gaps_with_a_reason_and_part_of_the_version(h
     assert [day.logical_date for day in window.days] == WORLD[:3]
     assert [(gap.logical_date, gap.reason) for gap in window.gaps] == [
         (HOLDOUT - dt.timedelta(days=5), "missing"),
-        (YESTERDAY, "refused: both_classes of the day: clicks 0, at least 1"),
+        (YESTERDAY, "refused: both_classes of the day: clicks 0, required at least 1"),
     ]
 
 

@@ -159,7 +159,7 @@ def test_a_finding_speaks_in_one_line():
     finding = Finding(
         rule="null_share", column="brand", severity="critical", passed=False, observed="0.5", required="at most 0.2"
     )
-    assert finding.sentence == "null_share of brand: 0.5, at most 0.2"
+    assert finding.sentence == "null_share of brand: 0.5, required at most 0.2"
     assert finding.model_copy(update={"column": "*"}).sentence.startswith("null_share of the day: ")
 
 

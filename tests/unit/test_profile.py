@@ -78,13 +78,13 @@ def naive_reasons(rows: list[dict[str, Any]]) -> dict[int, set[str]]:
             reasons.add("outside_day")
         if row["id"] is None:
             reasons.add("event_key_missing")
-        elif row["id"] in seen:
-            reasons.add("event_key_duplicate")
-        if row["id"] is not None:
-            seen.add(row["id"])
         price = row["price"]
         if price is not None and np.isfinite(price) and not 0.0 <= price <= 1e6:
             reasons.add("price_out_of_range")
+        if not reasons and row["id"] in seen:
+            reasons.add("event_key_duplicate")
+        if not reasons:
+            seen.add(row["id"])
         if reasons:
             found[position] = reasons
     return found

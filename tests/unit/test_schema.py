@@ -103,7 +103,7 @@ def test_the_order_of_columns_and_what_nobody_asked_for_do_not_matter():
 
 def test_a_finding_says_what_was_seen_where_and_what_is_asked_for():
     (finding,) = check_schema(schema(item=pa.string()), CONFIG, where="dt=2026-03-04/part-0.parquet")
-    assert finding.sentence == "column_type of item: string in dt=2026-03-04/part-0.parquet, integer"
+    assert finding.sentence == "column_type of item: string in dt=2026-03-04/part-0.parquet, required integer"
     assert finding.severity == "critical"
 
 

@@ -17,7 +17,7 @@ from deepfm.data.judging import Judged, judge_partition
 from deepfm.data.partitions import find_partition, iterate_rows, not_delivered, read_schemas
 from deepfm.data.profile import DAY
 from deepfm.data.validation import check_files, judge, rules_of, skipped_checks
-from deepfm.errors import DataNotReadyError, DataRejectedError
+from deepfm.errors import ConfigError, DataNotReadyError, DataRejectedError
 from deepfm.storage import LocalCache, open_store
 from tests.tiny_days import DAYS, HOLDOUT, click_day, tiny_config, with_column, write_day
 
@@ -270,14 +270,16 @@ def test_checks_that_are_not_possible_say_so():
 def test_a_day_that_was_not_delivered_names_the_days_that_were(tmp_path):
     source = open_store(str(tmp_path / "raw"))
     empty = not_delivered(source, CONFIG, HOLDOUT)
-    assert isinstance(empty, DataNotReadyError)
+    assert isinstance(empty, ConfigError)  # waiting would not help
     assert "no partition at all" in str(empty)
     for day in DAYS:
         write_day(tmp_path / "raw", day, click_day(day, rows=3))
     (tmp_path / "raw" / f"dt={HOLDOUT}").mkdir()
     (tmp_path / "raw" / f"dt={HOLDOUT}" / "_SUCCESS").touch()
     assert find_partition(source, CONFIG, HOLDOUT, scratch=tmp_path) is None
-    assert f"{DAYS[0]} to {DAYS[-1]}, 3 days" in str(not_delivered(source, CONFIG, HOLDOUT))
+    late = not_delivered(source, CONFIG, HOLDOUT)
+    assert isinstance(late, DataNotReadyError)
+    assert f"{DAYS[0]} to {DAYS[-1]}, 3 days" in str(late)
 
 
 def test_a_partition_is_known_by_its_content_alone(tmp_path):
@@ -291,3 +293,21 @@ def test_a_partition_is_known_by_its_content_alone(tmp_path):
 
     assert fingerprint("a", 5) == fingerprint("b", 5) == fingerprint("c", 5, "deep/dt={date}")
     assert fingerprint("a", 5) != fingerprint("b", 6)
+
+
+def test_a_share_of_bad_rows_comes_with_its_reasons(tmp_path):
+    table = click_day(HOLDOUT, rows=100)
+    labels = [int(label) for label in table["click"].to_pylist()]
+    labels[:20] = [7] * 20
+    index = table.schema.get_field_index("click")
+    write_day(tmp_path / "raw", HOLDOUT, table.set_column(index, "click", pa.array(labels, pa.int64())))
+    source = open_store(str(tmp_path / "raw"))
+    partition = find_partition(source, CONFIG, HOLDOUT, scratch=tmp_path / "s")
+    assert partition is not None
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    judged = judge_partition(source, partition, CONFIG, cache=LocalCache(tmp_path / "cache", 2**20), scratch=scratch)
+    (broken,) = [finding for finding in judged.findings if finding.rule == "bad_share"]
+    assert broken.sentence == (
+        "bad_share of the day: bad_share 0.2 (20 label), required at most 0.05 (validation.max_bad_share)"
+    )
