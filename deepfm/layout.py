@@ -17,6 +17,13 @@ import re
 from deepfm.errors import UsageError
 
 MANIFEST = "manifest.json"
+MODELS = "models"
+MODEL_FILE = "model.onnx"
+"""Name of the model file in a version's attempt."""
+QUARANTINE_FILE = "quarantine.parquet"
+"""Name of the file of the rows that validation set aside."""
+DECISION_FILE = "decision.json"
+"""Name of the verdict in its folder."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _VERSION = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})-[0-9a-f]{16}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -129,6 +136,18 @@ def decisions_prefix(model: str, logical_date: dt.date) -> str:
 def decision_prefix(model: str, logical_date: dt.date, version: str, *, entry: int, gate_key: str) -> str:
     """The decision of a gate's configuration on a version against log entry `entry` (0: there was no champion)."""
     return f"{decisions_prefix(model, logical_date)}/{checked_version(version)}-vs-{entry}-{checked_file(gate_key)}"
+
+
+def versions_prefix(model: str) -> str:
+    """All versions of a model."""
+    return f"models/{checked_name(model)}/versions"
+
+
+def model_of(key: str) -> str:
+    """The model whose folder under `models/` a key lies in; empty for other keys."""
+    head, _, rest = key.partition("/")
+    name, slash, _ = rest.partition("/")
+    return name if head == MODELS and slash and _NAME.fullmatch(name) else ""
 
 
 def log_prefix(model: str) -> str:

@@ -394,5 +394,7 @@ class LogEntry(Document):
     """Who or what appended."""
     reason: str
     """Why, in words."""
+    held: bool = False
+    """Whether automatic promotions are on hold from here on; every entry says so, so that the head knows."""
     created_utc: dt.datetime
     """When its writer thought that it was; never used for order."""

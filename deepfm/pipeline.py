@@ -36,7 +36,7 @@ FORMAT = {"validate": 2, "prepare": 2, "window": 1, "train": 2}
 """Raised by hand when a stage computes something else from the same inputs, so that nothing stale is reused."""
 _PARITY_ROWS = 20_000
 _NOT_INPUTS = {"device", "checkpoint_every_seconds"}
-_REPORT, _WEIGHTS, _ONNX = "validation.json", "weights.safetensors", "model.onnx"
+_REPORT, _WEIGHTS = "validation.json", "weights.safetensors"
 
 Progress = Callable[[int, int], None]
 
@@ -257,7 +257,7 @@ def export_version(
     )
     figures = check_parity(data, model, spec, columns=columns)
     logger.info("ONNX agrees with torch to %.1e on %d rows", figures.max_logit_difference, figures.rows)
-    workspace.store.write(layout.file_key(prefix, _ONNX), data)
+    workspace.store.write(layout.file_key(prefix, layout.MODEL_FILE), data)
     manifest = VersionManifest(
         model=workspace.model,
         version=result.version,
@@ -269,7 +269,7 @@ def export_version(
         pos_weight=spec.pos_weight,
         focal=spec.focal,
         minimum_onnxruntime=MINIMUM_ONNXRUNTIME,
-        files=result.files | {_ONNX: FileEntry(sha256=sha256_hex(data), size_bytes=len(data))},
+        files=result.files | {layout.MODEL_FILE: FileEntry(sha256=sha256_hex(data), size_bytes=len(data))},
     )
     return workspace.registry.publish(manifest, deterministic=result.device == "cpu")
 

@@ -24,8 +24,6 @@ from deepfm.manifests import Decision, LogEntry, VersionManifest
 from deepfm.storage import ObjectStore
 
 _log = logging.getLogger(__name__)
-_ONNX = "model.onnx"
-_DECISION = "decision.json"
 _LAST_SEQUENCE = 10**12 - 1
 
 
@@ -55,17 +53,21 @@ class Registry:
             stored, _ = self.manifest(manifest.version)
         else:
             return manifest
-        ours, theirs = (m.files[_ONNX].sha256 if _ONNX in m.files else "none" for m in (manifest, stored))
+        ours, theirs = (
+            m.files[layout.MODEL_FILE].sha256 if layout.MODEL_FILE in m.files else "none" for m in (manifest, stored)
+        )
         if ours != theirs and deterministic:
             raise ConflictError(
-                f"version {manifest.version} exists with another {_ONNX}",
+                f"version {manifest.version} exists with another {layout.MODEL_FILE}",
                 observed=f"sha256 {ours}",
                 required=theirs,
                 where=self._where(key),
                 next_step="The same inputs must give the same bytes: compare the two environments.",
             )
         if ours != theirs:
-            _log.warning("version %s exists with another %s; the stored one is used", manifest.version, _ONNX)
+            _log.warning(
+                "version %s exists with another %s; the stored one is used", manifest.version, layout.MODEL_FILE
+            )
         return stored
 
     def manifest(self, version: str) -> tuple[VersionManifest, str]:
@@ -92,7 +94,7 @@ class Registry:
             entry=decision.compared_entry,
             gate_key=decision.gate_key,
         )
-        key, data = layout.file_key(prefix, _DECISION), decision.to_bytes()
+        key, data = layout.file_key(prefix, layout.DECISION_FILE), decision.to_bytes()
         try:
             self._store.create(key, data)
         except AlreadyExistsError:
@@ -107,7 +109,7 @@ class Registry:
         found = [
             Decision.from_bytes(self._store.read(key), where=self._where(key))
             for key in keys
-            if layout.name_below(prefix, key).startswith(start) and key.endswith(f"/{_DECISION}")
+            if layout.name_below(prefix, key).startswith(start) and key.endswith(f"/{layout.DECISION_FILE}")
         ]
         return sorted(found, key=lambda decision: (decision.compared_entry, decision.gate_key))
 

@@ -30,8 +30,6 @@ from deepfm.onnx_file import MINIMUM_ONNXRUNTIME, OUTPUT, check_structure
 from deepfm.registry import Registry
 from deepfm.storage import ObjectStore, open_store
 
-MODEL_FILE = "model.onnx"
-"""Name of the model file in a version's attempt."""
 BATCH_ROWS = 16_384
 """Rows that the runtime holds at a time."""
 EXACT_FLOAT = 2.0**53
@@ -202,10 +200,10 @@ def read_model(store: ObjectStore, manifest: VersionManifest) -> bytes:
         IntegrityError: terminal; the manifest names no model file, or the stored bytes are others.
         NotFoundError: terminal; the file is gone.
     """
-    entry = manifest.files.get(MODEL_FILE)
+    entry = manifest.files.get(layout.MODEL_FILE)
     if entry is None:
-        raise IntegrityError(f"version {manifest.version} has no {MODEL_FILE}")
-    key = layout.file_key(layout.attempt_prefix(manifest.model, manifest.version, manifest.attempt), MODEL_FILE)
+        raise IntegrityError(f"version {manifest.version} has no {layout.MODEL_FILE}")
+    key = layout.file_key(layout.attempt_prefix(manifest.model, manifest.version, manifest.attempt), layout.MODEL_FILE)
     data = store.read(key)
     _require_equal("size in bytes", len(data), entry.size_bytes, where=key)
     _require_equal("digest", sha256_hex(data), entry.sha256, where=key)

@@ -22,7 +22,6 @@ from deepfm.storage import LocalCache, ObjectStore, open_store
 
 CACHE_BYTES = 20 * 2**30
 """Size cap of the local cache of a store that is not on this machine."""
-_QUARANTINE = "quarantine.parquet"
 D = TypeVar("D", bound=Document)
 
 
@@ -76,7 +75,8 @@ class Workspace:
     def quarantine(self, report: ValidationReport) -> Path:
         """The local file of the rows that validation set aside."""
         prefix = layout.validated_prefix(self.model, report.logical_date, report.key)
-        return self.local(prefix, {_QUARANTINE: report.files[_QUARANTINE]})[_QUARANTINE]
+        name = layout.QUARANTINE_FILE
+        return self.local(prefix, {name: report.files[name]})[name]
 
     def prepared(self, day: WindowDay) -> PreparedDay:
         """The document of a window's day."""

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deepfm.cli.run import parse_date
+from deepfm.cli.options import parse_date
 from deepfm.errors import UsageError
 from deepfm.synthetic.config import preset_world
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from deepfm import layout
 from deepfm.config import RetrainConfig
 from deepfm.data.partitions import read_schemas
 from deepfm.data.profile import DayFigures, Profile, profile_partition
@@ -14,9 +15,6 @@ from deepfm.data.validation import check_files, explain_bad_rows, judge, skipped
 from deepfm.errors import DataRejectedError
 from deepfm.manifests import Finding, Partition
 from deepfm.storage import LocalCache, ObjectStore
-
-QUARANTINE_FILE = "quarantine.parquet"
-"""The rows set aside, with `position` and `reasons`."""
 
 
 class Judged(NamedTuple):
@@ -62,4 +60,4 @@ def _write(profile: Profile, native_json: bytes, *, scratch: Path) -> dict[str, 
     frame, native = scratch / "profile.parquet", scratch / "great_expectations.json"
     pq.write_table(pa.Table.from_pandas(profile.frame, preserve_index=False), frame, write_page_checksum=True)
     native.write_bytes(native_json)
-    return {frame.name: frame, QUARANTINE_FILE: profile.quarantine, native.name: native}
+    return {frame.name: frame, layout.QUARANTINE_FILE: profile.quarantine, native.name: native}

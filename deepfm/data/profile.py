@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from deepfm import layout
 from deepfm.config import FieldConfig, RetrainConfig
 from deepfm.data.hashing import hash_values
 from deepfm.data.partitions import RawBatch, iterate_rows
@@ -132,7 +133,7 @@ def profile_partition(
     day = DayFigures()
     fields = {name: FieldFigures() for name in config.fields}
     duplicates = _duplicate_positions(source, partition, config, cache=cache)
-    path = scratch / "quarantine.parquet"
+    path = scratch / layout.QUARANTINE_FILE
     with _QuarantineWriter(path) as writer:
         for batch in iterate_rows(source, partition, config, cache=cache):
             reasons = list(bad_rows(batch, config, partition.logical_date, duplicates))

@@ -14,6 +14,7 @@ import pytest
 from deepfm import errors
 from deepfm.cli import app as command_line
 from deepfm.cli import run as run_command
+from deepfm.cli.progress import Shown
 from tests.places import WORLD, local_place
 from tests.tiny_days import HOLDOUT
 from tests.tiny_toml import write_toml
@@ -337,7 +338,7 @@ def test_people_see_the_stage_at_work_and_how_far_the_training_is(here):
 
     for terminal in (True, False):
         console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
-        with run_command.Shown(console) as shown:
+        with Shown(console) as shown:
             assert shown.each(lambda _, item: item + 1, here.workspace(), [1, 2]) == [2, 3]
             assert shown.call(train_challenger, here.workspace()) == "trained"
             assert not shown._progress.tasks

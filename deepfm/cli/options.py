@@ -1,0 +1,102 @@
+"""What several commands share: options, the place that they point at, tables of rows for people and for machines."""
+
+import datetime as dt
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+from pydantic_core import to_json
+
+from deepfm import layout
+from deepfm.config import RetrainConfig
+from deepfm.config_file import load_config
+from deepfm.documents import Part
+from deepfm.errors import NotFoundError, UsageError
+from deepfm.registry import Registry
+from deepfm.storage import ObjectStore, open_store
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="The model's TOML.", metavar="M.toml")]
+OptionalConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="The model's TOML; or use --store and --model.", metavar="M.toml")
+]
+DateOption = Annotated[str, typer.Option("--date", help="Logical date: the holdout day.", metavar="YYYY-MM-DD")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store", help="file:// folder or s3://bucket/prefix; wins over DEEPFM_STORE and the TOML.", metavar="URL"
+    ),
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Name of the model, where there is no TOML.", metavar="NAME")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key of the TOML, such as training.epochs=2.", metavar="KEY=VALUE"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, everything else on stderr.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept in the log.", metavar="TEXT")]
+
+DEFAULT_STORE = "file://./store"
+
+
+class Place(NamedTuple):
+    """The model that a command is about, and where it is kept."""
+
+    store: ObjectStore
+    model: str
+    config: RetrainConfig | None
+    """None where the command was given a store and a name instead of a TOML."""
+
+    @property
+    def registry(self) -> Registry:
+        """The model's versions and log."""
+        return Registry(self.store, self.model)
+
+
+def place_of(config: Path | None, *, store: str | None, model: str | None) -> Place:
+    """The model that `--config`, or `--store` and `--model`, point at.
+
+    Raises:
+        UsageError: terminal; neither a TOML nor a name was given.
+        NotFoundError: terminal; the store holds other models, and none of this name.
+        ConfigError: terminal; the TOML or the store cannot be used.
+    """
+    settings = load_config(config) if config is not None else None
+    name = model or (settings.model if settings is not None else None)
+    if name is None:
+        raise UsageError("no model was named", next_step="Give --config M.toml, or --store URL and --model NAME.")
+    url = store or os.environ.get("DEEPFM_STORE") or (settings.store if settings is not None else DEFAULT_STORE)
+    place = Place(open_store(url), layout.checked_name(name), settings)
+    if place.registry.head() is None and (others := _models(place.store)) and name not in others:
+        near = difflib.get_close_matches(name, others, n=1)
+        raise NotFoundError(
+            f"model {name} is not in the store",
+            observed=f"there are {', '.join(others[:10])}",
+            where=place.store.url,
+            next_step=f"Did you mean {near[0]}?" if near else "Check --model, --store and --config.",
+        )
+    return place
+
+
+def parse_date(text: str, *, option: str) -> dt.date:
+    """The date in YYYY-MM-DD.
+
+    Raises:
+        UsageError: terminal; it is not one. The line names the option.
+    """
+    try:
+        return dt.datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007 - a calendar day has no zone
+    except ValueError as cause:
+        raise UsageError(f"{option} is not a date", observed=text[:40], required="YYYY-MM-DD") from cause
+
+
+def print_json(rows: Sequence[Part]) -> None:
+    """One JSON array on stdout."""
+    typer.echo(to_json([row.model_dump(mode="json") for row in rows], indent=2).decode())
+
+
+def _models(store: ObjectStore) -> list[str]:
+    return sorted({layout.model_of(found.key) for found in store.list(layout.MODELS)} - {""})

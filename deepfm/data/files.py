@@ -1,0 +1,146 @@
+"""One raw file, Parquet or CSV, behind one face: its schema, its rows in a stream, its errors in words.
+
+A CSV carries no types, so every column of it is text here and an empty cell is null; what the text has to be is said by
+the column's role, later. Compressed CSV is read as it streams. Memory: a few blocks, whatever the size of the file.
+"""
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from deepfm.errors import DataCorruptError
+
+SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
+"""How the name of a data file ends; other files of a partition are ignored."""
+_BLOCK_BYTES = 4 << 20
+"""What a CSV is read in; no row may be longer."""
+_READ_ERRORS = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error)
+_VALUES = re.compile(r"(, got \d+):.*|(invalid value).*")
+"""What a message goes on with are values of a row, which no log may hold."""
+
+
+class DataFile(Protocol):
+    """An open raw file."""
+
+    schema: pa.Schema
+    """Columns as stored; all text in a CSV."""
+    rows: int | None
+    """Rows, where the format says so before reading them."""
+
+    def batches(self, columns: Sequence[str] | None = None, *, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
+        """The rows, in order, in batches of at most `batch_rows`; all columns, or those named, in their order.
+
+        Raises:
+            DataCorruptError: terminal; the file cannot be read to its end.
+        """
+        ...
+
+
+def is_data(key: str) -> bool:
+    """Whether a key is that of a data file: by its ending, and neither hidden nor a marker."""
+    name = key.rpartition("/")[2]
+    return name.endswith(SUFFIXES) and not name.startswith(("_", "."))
+
+
+def is_csv(key: str) -> bool:
+    """Whether a data file's name says that it holds text."""
+    return not key.endswith(".parquet")
+
+
+def open_file(path: Path, *, key: str, delimiter: str | None = None) -> DataFile:
+    """The open file; nothing but its header or footer was read.
+
+    Args:
+        path: Where its bytes are.
+        key: Its name in the source: the format follows from it, and errors name it.
+        delimiter: Between the cells of a CSV; unset, a tab for `.tsv` and a comma otherwise.
+
+    Raises:
+        DataCorruptError: terminal; the file is not what its name says, or has no header.
+    """
+    try:
+        if is_csv(key):
+            return _CsvFile(path, key, delimiter or ("\t" if ".tsv" in key else ","))
+        return _ParquetFile(path, key)
+    except _READ_ERRORS as cause:
+        raise corrupt(key, cause) from cause
+
+
+def corrupt(key: str, cause: BaseException) -> DataCorruptError:
+    """The error that says why a file cannot be read."""
+    first = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    kind = "CSV" if is_csv(key) else "Parquet"
+    reason = _VALUES.sub(r"\1\2", first).removeprefix("CSV parse error: ")[:160]
+    return DataCorruptError(f"{key} is not readable as {kind}: {reason}", next_step="Deliver the file again.")
+
+
+class _ParquetFile:
+    """Page checksums are verified: a flipped bit is an error, not another value."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+        self._key = key
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.rows: int | None = self._file.metadata.num_rows
+
+    def batches(self, columns: Sequence[str] | None = None, *, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
+        names = None if columns is None else list(columns)
+        for batch in _read(self._file.iter_batches(batch_size=batch_rows, columns=names), self._key):
+            yield batch if names is None else batch.select(names)
+
+
+class _CsvFile:
+    """UTF-8 with a header line; cells may be quoted and hold line ends."""
+
+    def __init__(self, path: Path, key: str, delimiter: str) -> None:
+        self._path, self._key, self._delimiter = path, key, delimiter
+        self.schema = pa.schema([(name, pa.string()) for name in self._header()])
+        self.rows: int | None = None
+
+    def batches(self, columns: Sequence[str] | None = None, *, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
+        names = list(self.schema.names if columns is None else columns)
+        convert = pacsv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            include_columns=names,
+            null_values=[""],
+            strings_can_be_null=True,
+        )
+        parse = pacsv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True)
+        read = pacsv.ReadOptions(block_size=_BLOCK_BYTES)
+        try:
+            with pa.input_stream(str(self._path), compression="gzip" if self._compressed else None) as stream:
+                reader = pacsv.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert)
+                for block in reader:
+                    for start in range(0, block.num_rows, batch_rows):
+                        yield block.slice(start, batch_rows)
+        except _READ_ERRORS as cause:
+            raise corrupt(self._key, cause) from cause
+
+    @property
+    def _compressed(self) -> bool:
+        return self._key.endswith(".gz")
+
+    def _header(self) -> list[str]:
+        opened = gzip.open if self._compressed else open
+        with opened(self._path, "rt", encoding="utf-8-sig", newline="") as stream:
+            names = next(csv.reader(stream, delimiter=self._delimiter), None)
+        if not names:
+            raise DataCorruptError(
+                f"{self._key} is empty", required="a header line", next_step="Deliver the file again."
+            )
+        return names
+
+
+def _read(reader: Iterator[pa.RecordBatch], key: str) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from reader
+    except _READ_ERRORS as cause:
+        raise corrupt(key, cause) from cause
