@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from deepfm import layout
-from deepfm.documents import sha256_hex, stage_key
+from deepfm import layout, stage_keys
+from deepfm.documents import sha256_hex
 from deepfm.errors import ConflictError, DataRejectedError
 from deepfm.manifests import (
     Comparison,
@@ -32,10 +32,7 @@ from deepfm.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-FORMAT = {"validate": 2, "prepare": 2, "window": 1, "train": 2}
-"""Raised by hand when a stage computes something else from the same inputs, so that nothing stale is reused."""
 _PARITY_ROWS = 20_000
-_NOT_INPUTS = {"device", "checkpoint_every_seconds"}
 _REPORT, _WEIGHTS = "validation.json", "weights.safetensors"
 
 Progress = Callable[[int, int], None]
@@ -69,8 +66,7 @@ def validate_day(workspace: Workspace, logical_date: dt.date) -> ValidationRepor
         partition = find_partition(workspace.source, config, logical_date, scratch=scratch)
         if partition is None:
             return None
-        rules = (config.data.model_copy(update={"source": ""}), config.fields, config.validation, config.time_zone)
-        key = stage_key(FORMAT["validate"], partition.fingerprint, *rules)
+        key = stage_keys.validate_key(config, partition)
         prefix = layout.validated_prefix(workspace.model, logical_date, key)
         if stored := workspace.document(ValidationReport, layout.file_key(prefix, _REPORT)):
             return stored
@@ -104,7 +100,7 @@ def prepare_day(workspace: Workspace, report: ValidationReport) -> PreparedDay:
     config = workspace.config
     if not report.accepted:
         raise DataRejectedError(f"clicks of {report.logical_date} were refused", observed=report.refusal)
-    key = stage_key(FORMAT["prepare"], report.key, config.sampling, config.categorical, config.numeric)
+    key = stage_keys.prepare_key(config, report.key)
     prefix = layout.prepared_prefix(workspace.model, report.logical_date, key)
     if stored := workspace.document(PreparedDay, layout.file_key(prefix, layout.MANIFEST)):
         return stored
@@ -143,10 +139,7 @@ def assemble_window(
 
     config = workspace.config
     check_window(config, accepted=len(days), gaps=gaps, logical_date=logical_date)
-    held_back = (config.training.validation_share, config.training.validation_by)
-    key = stage_key(
-        FORMAT["window"], logical_date, [day.key for day in days], list(gaps), config.vocabulary.min_count, held_back
-    )
+    key = stage_keys.window_key(config, logical_date, [day.key for day in days], gaps)
     prefix = layout.window_prefix(workspace.model, logical_date, key)
     if stored := workspace.document(Window, layout.file_key(prefix, layout.MANIFEST)):
         return stored
@@ -172,15 +165,12 @@ def assemble_window(
 
 def gate_key(workspace: Workspace, holdout: ValidationReport) -> str:
     """Fingerprint of the gate's configuration and of the holdout as delivered."""
-    return stage_key(workspace.config.gate, holdout.key)
+    return stage_keys.gate_key(workspace.config, holdout.key)
 
 
 def version_of(workspace: Workspace, window: Window) -> str:
     """The id of the version that this window and configuration make: equal inputs, equal id."""
-    config = workspace.config
-    training = config.training.model_dump(exclude=_NOT_INPUTS)
-    key = stage_key(FORMAT["train"], window.key, config.network, config.loss, training, config.vocabulary.oov_rate)
-    return layout.version_id(window.logical_date, key)
+    return stage_keys.version_id(workspace.config, window.logical_date, window.key)
 
 
 def train_challenger(workspace: Workspace, window: Window, *, progress: Progress | None = None) -> TrainingResult:
