@@ -11,6 +11,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from deepfm.errors import UsageError
+from deepfm.layout import checked_partition
+
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
@@ -41,13 +44,17 @@ class DataConfig(Section):
     source: str
     """Folder or `s3://bucket/prefix` that holds the daily partitions."""
     partition: str = "dt={date}"
-    """Folder of one day below the source; `{date}` becomes YYYY-MM-DD."""
+    """Folder or file of one day below the source, such as `dt={date}` or `clicks-{date:%Y%m%d}.csv.gz`."""
+    csv_delimiter: str | None = None
+    """Character between the cells of CSV files; unset, a tab in `.tsv` files and a comma in others."""
     label: str = "click"
     """Column that holds 1 where the impression was clicked and 0 where it was not."""
     event_time: str | None = None
     """Timestamp column of the impression; without it the checks of time are skipped by name."""
     event_time_zone: str | None = None
     """Zone of event times that are stored without one; unset, such times are refused."""
+    event_time_unit: Literal["s", "ms", "us"] | None = None
+    """Unit of event times that are stored as integers since 1970 in UTC; unset, such times are refused."""
     event_key: str | None = None
     """Column that identifies an impression; duplicates of it are set aside and sampling hashes it."""
     group: str | None = None
@@ -60,10 +67,18 @@ class DataConfig(Section):
 
     @field_validator("partition")
     @classmethod
-    def _has_date(cls, value: str) -> str:
-        if value.count("{date}") != 1 or value.startswith("/") or ".." in value:
-            raise ValueError(f"{value!r}, required a relative folder with {{date}} in it exactly once")
-        return value
+    def _tells_the_day(cls, value: str) -> str:
+        try:
+            return checked_partition(value)
+        except UsageError as cause:
+            raise ValueError(str(cause)) from cause
+
+    @field_validator("csv_delimiter")
+    @classmethod
+    def _one_character(cls, value: str | None) -> str | None:
+        if value is None or (len(value) == 1 and value.isascii() and value not in '"\r\n\0'):
+            return value
+        raise ValueError(f"{value!a}, required one ASCII character other than a quote and a line end")
 
 
 class FieldConfig(Section):

@@ -13,6 +13,7 @@ models/<model>/champion.json                          a cache of the log's head
 
 import datetime as dt
 import re
+from functools import lru_cache
 
 from deepfm.errors import UsageError
 
@@ -24,10 +25,17 @@ QUARANTINE_FILE = "quarantine.parquet"
 """Name of the file of the rows that validation set aside."""
 DECISION_FILE = "decision.json"
 """Name of the verdict in its folder."""
+DATA_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
+"""How the name of a raw data file ends, in lower case; other files of a partition are ignored."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _VERSION = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})-[0-9a-f]{16}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _LOG = re.compile(r"models/[a-z0-9][a-z0-9_-]{0,63}/log/([0-9]{12})\.json")
+_PLACEHOLDER = re.compile(r"\{date(?::((?:[^{}%]|%[Ymdj])+))?\}")
+_DATE_PART = re.compile("%(.)")
+_ISO = "%Y-%m-%d"
+_DIGITS = {"Y": 4, "m": 2, "d": 2, "j": 3}
+"""How many digits each part of a date has: so a name can be read back in one way only."""
 
 
 def checked_name(name: str) -> str:
@@ -76,16 +84,55 @@ def version_date(version: str) -> dt.date:
     return dt.date.fromisoformat(checked_version(version)[:10])
 
 
-def partition_prefix(pattern: str, logical_date: dt.date) -> str:
-    """The folder of one day's raw impressions below the source, without a slash at the end."""
-    return pattern.replace("{date}", logical_date.isoformat()).strip("/")
+def checked_partition(template: str) -> str:
+    """The template of a day's folder or file itself, if every name that it makes tells its day.
+
+    Raises:
+        UsageError: terminal; the template has another placeholder, tells no whole date or could leave the source.
+    """
+    parts = set(_DATE_PART.findall("".join(form or _ISO for form in _PLACEHOLDER.findall(template))))
+    whole = "Y" in parts and ("j" in parts or {"m", "d"} <= parts)
+    name = _rendered(template, dt.date(2001, 2, 3))
+    steps = name.removesuffix("/").split("/")
+    if not whole or "{" in name or "}" in name or not name.isprintable() or not {"", ".", ".."}.isdisjoint(steps):
+        raise UsageError(
+            "template of a day is not allowed",
+            observed=ascii(template[:80]),
+            required="a relative folder or file with {date} or, say, {date:%Y/%m/%d} in it",
+        )
+    return template
 
 
-def partition_date(pattern: str, key: str) -> dt.date | None:
-    """The logical date whose folder a raw object lies in, or None for other objects."""
-    head, tail = pattern.strip("/").split("{date}")
-    match = re.match(re.escape(head) + r"([0-9]{4}-[0-9]{2}-[0-9]{2})" + re.escape(tail) + "/", key)
-    return None if match is None else _date(match.group(1))
+def partition_is_file(template: str) -> bool:
+    """Whether a template names one file a day; a slash at its end makes it a folder whatever its name."""
+    return template.lower().endswith(DATA_SUFFIXES)
+
+
+def partition_prefix(template: str, logical_date: dt.date) -> str:
+    """The folder or the one file of a day's raw impressions below the source, without a slash at the end."""
+    return _rendered(template, logical_date).strip("/")
+
+
+def partition_date(template: str, key: str) -> dt.date | None:
+    """The logical date that a raw object belongs to, or None for other objects."""
+    match = _partition_pattern(template).fullmatch(key)
+    if match is None:
+        return None
+    parts = match.groupdict()
+    try:
+        if "m" in parts and "d" in parts:
+            day = dt.date(int(parts["Y"]), int(parts["m"]), int(parts["d"]))
+        else:
+            day = dt.date(int(parts["Y"]), 1, 1) + dt.timedelta(days=int(parts["j"]) - 1)
+    except (ValueError, OverflowError):
+        return None
+    # Day 366 of a short year and a day of the year that is not the month's are no names of ours.
+    return day if match[1] == partition_prefix(template, day) else None
+
+
+def partitions_folder(template: str) -> str:
+    """The narrowest folder that all partitions lie in; empty for the source itself."""
+    return template.split("{", maxsplit=1)[0].rpartition("/")[0]
 
 
 def day_prefix(model: str, logical_date: dt.date) -> str:
@@ -192,3 +239,34 @@ def _date(text: str) -> dt.date | None:
         return dt.date.fromisoformat(text)
     except ValueError:
         return None
+
+
+def _rendered(template: str, day: dt.date) -> str:
+    # Not strftime: systems differ in what they make of a year before 1000.
+    numbers = {"Y": day.year, "m": day.month, "d": day.day, "j": day.timetuple().tm_yday}
+
+    def digits(part: re.Match[str]) -> str:
+        return f"{numbers[part[1]]:0{_DIGITS[part[1]]}}"
+
+    return _PLACEHOLDER.sub(lambda placeholder: _DATE_PART.sub(digits, placeholder[1] or _ISO), template)
+
+
+@lru_cache
+def _partition_pattern(template: str) -> re.Pattern[str]:
+    """What matches the keys of all days; its first group is the folder or file, the named ones the parts of a date."""
+    seen: set[str] = set()
+
+    def group(part: re.Match[str]) -> str:
+        letter = part[1]
+        if letter in seen:
+            return f"(?P={letter})"
+        seen.add(letter)
+        return f"(?P<{letter}>[0-9]{{{_DIGITS[letter]}}})"
+
+    # Text and formats in turn; re.escape leaves the per cent sign as it is.
+    pieces = _PLACEHOLDER.split(template.strip("/"))
+    pattern = "".join(
+        re.escape(text) + _DATE_PART.sub(group, re.escape(form))
+        for text, form in zip(pieces[::2], [part or _ISO for part in pieces[1::2]] + [""], strict=True)
+    )
+    return re.compile(f"({pattern})" + ("" if partition_is_file(template) else "/.+"))

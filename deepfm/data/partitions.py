@@ -13,7 +13,7 @@ from deepfm.config import RetrainConfig
 from deepfm.data.schema import canonical, columns_of
 from deepfm.documents import stage_key
 from deepfm.errors import ConfigError, DataCorruptError, DataNotReadyError
-from deepfm.layout import partition_date, partition_prefix
+from deepfm.layout import name_below, partition_date, partition_is_file, partition_prefix, partitions_folder
 from deepfm.manifests import Partition, RawFile
 from deepfm.storage import LocalCache, ObjectStore
 
@@ -34,8 +34,10 @@ def find_partition(
     source: ObjectStore, config: RetrainConfig, logical_date: dt.date, *, scratch: Path
 ) -> Partition | None:
     """The partition as delivered, fingerprinted by the content of its Parquet files; None if there is none."""
-    prefix = partition_prefix(config.data.partition, logical_date)
-    keys = [info.key for info in source.list(prefix) if _is_data(info.key)]
+    template = config.data.partition
+    prefix = partition_prefix(template, logical_date)
+    folder = prefix.rpartition("/")[0] if partition_is_file(template) else prefix
+    keys = [info.key for info in source.list(folder) if _day_of(template, info.key) == logical_date]
     if not keys:
         return None
     files = tuple(_raw_file(source, key, scratch=scratch) for key in sorted(keys))
@@ -45,10 +47,8 @@ def find_partition(
 
 def days_with_data(source: ObjectStore, config: RetrainConfig) -> list[dt.date]:
     """Every logical date that the source holds a Parquet file for, oldest first."""
-    head = config.data.partition.split("{date}")[0]
-    folder = head.rpartition("/")[0]
-    keys = (info.key for info in source.list(folder) if _is_data(info.key))
-    days = {partition_date(config.data.partition, key) for key in keys}
+    template = config.data.partition
+    days = {_day_of(template, info.key) for info in source.list(partitions_folder(template))}
     return sorted(day for day in days if day is not None)
 
 
@@ -117,6 +117,14 @@ def _open(source: ObjectStore, file: RawFile, *, cache: LocalCache) -> pq.Parque
 def _corrupt(key: str, cause: BaseException) -> DataCorruptError:
     reason = str(cause).splitlines()[0][:160] if str(cause) else type(cause).__name__
     return DataCorruptError(f"{key} is not readable as Parquet: {reason}", next_step="Deliver the file again.")
+
+
+def _day_of(template: str, key: str) -> dt.date | None:
+    """The day whose data an object holds; None for markers, hidden files and files of other kinds, too."""
+    day = partition_date(template, key)
+    if day is None or partition_is_file(template) or _is_data(name_below(partition_prefix(template, day), key)):
+        return day
+    return None
 
 
 def _is_data(key: str) -> bool:

@@ -69,20 +69,79 @@ def test_log_entries_sort_by_their_number(model, sequences):
     assert [layout.log_sequence(key) for key in sorted(keys)] == sorted(sequences)
 
 
-@given(
-    st.sampled_from(["dt={date}", "clicks/dt={date}", "raw/{date}/hour", "{date}", "a+b/({date})"]), st.dates(), files
-)
-def test_a_partition_gives_back_its_date(pattern, date, name):
-    key = layout.file_key(layout.partition_prefix(pattern, date), name)
-    assert layout.partition_date(pattern, key) == date
-    assert layout.partition_date(pattern, f"x{key}") is None
+FOLDERS = [
+    "dt={date}",
+    "clicks/dt={date}",
+    "raw/{date}/hour",
+    "{date}",
+    "a+b/({date})",
+    "dt={date}/",
+    "x%Y{date}",
+    "year={date:%Y}/month={date:%m}/day={date:%d}",
+    "{date:%Y/%m/%d}",
+    "{date:%Y-%j}",
+    "{date}/again-{date:%Y%j}",
+    "spark-{date}.parquet/",
+]
+FILES = [
+    "clicks-{date:%Y%m%d}.csv.gz",
+    "{date}.parquet",
+    "{date:%Y}/{date:%m.%d}/clicks.TSV",
+    "a.b/{date:%d-%m-%Y}.Csv",
+]
+
+
+@given(st.sampled_from(FOLDERS + FILES), st.dates(), files)
+def test_a_partition_gives_back_its_date(template, date, name):
+    assert layout.checked_partition(template) == template
+    key = layout.partition_prefix(template, date)
+    assert layout.partition_is_file(template) == (template in FILES)
+    if template in FOLDERS:
+        assert layout.partition_date(template, key) is None
+        key = layout.file_key(key, name)
+    assert checked_key(key) == key
+    assert layout.partition_date(template, key) == date
+    assert layout.partition_date(template, f"x{key}") is None
+    folder = layout.partitions_folder(template)
+    assert not folder or key.startswith(f"{folder}/")
+
+
+@given(st.sampled_from(FOLDERS + FILES), st.dates(), st.dates())
+def test_two_days_have_two_names(template, one, other):
+    names = {layout.partition_prefix(template, date) for date in (one, other)}
+    assert len(names) == len({one, other})
 
 
 @pytest.mark.parametrize(
-    "key", ["dt=2026-02-30/a", "dt=2026-03-04", "dt=\uff12\uff10\uff12\uff16-03-04/a", "dt=2026-03-041/a", "x"]
+    ("template", "key"),
+    [
+        ("dt={date}", "dt=2026-02-30/a"),
+        ("dt={date}", "dt=2026-03-04"),
+        ("dt={date}", "dt=\uff12\uff10\uff12\uff16-03-04/a"),
+        ("dt={date}", "dt=2026-03-041/a"),
+        ("dt={date}", "x"),
+        ("{date:%Y}/{date}.csv", "2025/2026-03-04.csv"),  # the year twice, and not the same
+        ("{date:%Y-%j}", "2025-366/a"),
+        ("{date:%Y-%j}", "2026-000/a"),
+        ("{date:%Y-%j}", "9999-999/a"),
+        ("{date}-{date:%j}", "2026-03-04-064/a"),
+        ("{date}.csv", "2026-03-04xcsv"),
+        ("{date}.csv", "2026-03-04.csv/part"),
+    ],
 )
-def test_other_objects_have_no_date(key):
-    assert layout.partition_date("dt={date}", key) is None
+def test_other_objects_have_no_date(template, key):
+    assert layout.partition_date(template, key) is None
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["", "all", "/dt={date}", "dt={date}/../x", "./{date}", "a//{date}", "{date}\n", "{day}", "{date", "{{date}}",
+     "{date}}", "{date}{x}", "{date:}", "{date:%Y-%m}", "{date:%m-%d}", "{date:%H}{date}", "{date!r}{date}",
+     "{date.__class__}", "{date:%Y-%m-%d%%}", "{date:{date}}"],
+)  # fmt: skip
+def test_a_template_that_does_not_tell_the_day_is_refused(template):
+    with pytest.raises(UsageError, match="template of a day is not allowed"):
+        layout.checked_partition(template)
 
 
 @given(names, st.dates(), hexes, files)
