@@ -14,6 +14,7 @@ models/<model>/champion.json                          a cache of the log's head
 import datetime as dt
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
 from deepfm.errors import UsageError
 
@@ -23,6 +24,8 @@ MODEL_FILE = "model.onnx"
 """Name of the model file in a version's attempt."""
 QUARANTINE_FILE = "quarantine.parquet"
 """Name of the file of the rows that validation set aside."""
+VALIDATION_FILE = "validation.json"
+"""Name of the judgement on a day in its folder."""
 DECISION_FILE = "decision.json"
 """Name of the verdict in its folder."""
 DATA_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
@@ -30,12 +33,35 @@ DATA_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _VERSION = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})-[0-9a-f]{16}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DAY_RESULT = re.compile(
+    r"days/[^/]+/([0-9-]{10})/(?:validated-(?P<validated>[^/]+)/validation|prepared-(?P<prepared>[^/]+)/manifest)\.json"
+)
+_VERSION_RESULT = re.compile(r"models/[^/]+/versions/([^/]+)/manifest\.json")
+_DECISION_RESULT = re.compile(
+    r"models/[^/]+/decisions/[^/]+/(?P<version>[0-9a-f-]{27})-vs-(?P<entry>[0-9]+)-(?P<gate>[^/]+)/decision\.json"
+)
 _LOG = re.compile(r"models/[a-z0-9][a-z0-9_-]{0,63}/log/([0-9]{12})\.json")
 _PLACEHOLDER = re.compile(r"\{date(?::((?:[^{}%]|%[Ymdj])+))?\}")
 _DATE_PART = re.compile("%(.)")
 _ISO = "%Y-%m-%d"
 _DIGITS = {"Y": 4, "m": 2, "d": 2, "j": 3}
 """How many digits each part of a date has: so a name can be read back in one way only."""
+
+
+class DayResult(NamedTuple):
+    """A judged or a prepared day, as the key of its document tells: one of the two stage keys is empty."""
+
+    logical_date: dt.date
+    validated: str
+    prepared: str
+
+
+class DecisionResult(NamedTuple):
+    """A decision, as the key of its document tells."""
+
+    version: str
+    entry: int
+    gate_key: str
 
 
 def checked_name(name: str) -> str:
@@ -55,8 +81,7 @@ def checked_version(version: str) -> str:
     Raises:
         UsageError: terminal; the id has another form.
     """
-    match = _VERSION.fullmatch(version)
-    if match is None or _date(match.group(1)) is None:
+    if not _is_version(version):
         raise UsageError(
             "version id is not allowed", observed=ascii(version[:80]), required="YYYY-MM-DD-<16 hex digits>"
         )
@@ -137,7 +162,7 @@ def partitions_folder(template: str) -> str:
 
 def day_prefix(model: str, logical_date: dt.date) -> str:
     """Everything that is known of one day."""
-    return f"days/{checked_name(model)}/{logical_date.isoformat()}"
+    return f"{days_prefix(model)}/{logical_date.isoformat()}"
 
 
 def validated_prefix(model: str, logical_date: dt.date, key: str) -> str:
@@ -183,6 +208,39 @@ def decisions_prefix(model: str, logical_date: dt.date) -> str:
 def decision_prefix(model: str, logical_date: dt.date, version: str, *, entry: int, gate_key: str) -> str:
     """The decision of a gate's configuration on a version against log entry `entry` (0: there was no champion)."""
     return f"{decisions_prefix(model, logical_date)}/{checked_version(version)}-vs-{entry}-{checked_file(gate_key)}"
+
+
+def days_prefix(model: str) -> str:
+    """Everything that is known of any day."""
+    return f"days/{checked_name(model)}"
+
+
+def day_result(key: str) -> DayResult | None:
+    """The judged or prepared day whose document a key names, or None for other keys."""
+    match = _DAY_RESULT.fullmatch(key)
+    date = _date(match.group(1)) if match else None
+    if match is None or date is None:
+        return None
+    return DayResult(date, match["validated"] or "", match["prepared"] or "")
+
+
+def version_result(key: str) -> str | None:
+    """The version whose manifest a key names, or None for other keys."""
+    match = _VERSION_RESULT.fullmatch(key)
+    return match.group(1) if match and _is_version(match.group(1)) else None
+
+
+def decision_result(key: str) -> DecisionResult | None:
+    """The decision whose document a key names, or None for other keys."""
+    match = _DECISION_RESULT.fullmatch(key)
+    if match is None or not _is_version(match["version"]):
+        return None
+    return DecisionResult(match["version"], int(match["entry"]), match["gate"])
+
+
+def model_prefix(model: str) -> str:
+    """Versions, decisions and promotion log of a model."""
+    return f"{MODELS}/{checked_name(model)}"
 
 
 def versions_prefix(model: str) -> str:
@@ -270,3 +328,8 @@ def _partition_pattern(template: str) -> re.Pattern[str]:
         for text, form in zip(pieces[::2], [part or _ISO for part in pieces[1::2]] + [""], strict=True)
     )
     return re.compile(f"({pattern})" + ("" if partition_is_file(template) else "/.+"))
+
+
+def _is_version(text: str) -> bool:
+    match = _VERSION.fullmatch(text)
+    return match is not None and _date(match.group(1)) is not None

@@ -33,7 +33,7 @@ from deepfm.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 _PARITY_ROWS = 20_000
-_REPORT, _WEIGHTS = "validation.json", "weights.safetensors"
+_WEIGHTS = "weights.safetensors"
 
 Progress = Callable[[int, int], None]
 
@@ -68,7 +68,7 @@ def validate_day(workspace: Workspace, logical_date: dt.date) -> ValidationRepor
             return None
         key = stage_keys.validate_key(config, partition)
         prefix = layout.validated_prefix(workspace.model, logical_date, key)
-        if stored := workspace.document(ValidationReport, layout.file_key(prefix, _REPORT)):
+        if stored := workspace.document(ValidationReport, layout.file_key(prefix, layout.VALIDATION_FILE)):
             return stored
         judged = judge_partition(workspace.source, partition, config, cache=workspace.cache, scratch=scratch)
         report = ValidationReport(
@@ -85,7 +85,7 @@ def validate_day(workspace: Workspace, logical_date: dt.date) -> ValidationRepor
             skipped=judged.skipped,
             files=workspace.put(prefix, judged.files),
         )
-        return workspace.settle(report, layout.file_key(prefix, _REPORT))
+        return workspace.settle(report, layout.file_key(prefix, layout.VALIDATION_FILE))
 
 
 def prepare_day(workspace: Workspace, report: ValidationReport) -> PreparedDay:

@@ -211,3 +211,30 @@ def test_whatever_is_accepted_is_one_plain_part(text):
 def test_a_version_of_a_day_that_does_not_exist_is_refused(version):
     with pytest.raises(UsageError):
         layout.version_date(version)
+
+
+def test_the_keys_of_results_are_read_back():
+    validated = layout.file_key(layout.validated_prefix("m", DAY, "v1"), layout.VALIDATION_FILE)
+    prepared = layout.file_key(layout.prepared_prefix("m", DAY, "p1"), layout.MANIFEST)
+    decided = layout.file_key(layout.decision_prefix("m", DAY, VERSION, entry=7, gate_key="g1"), layout.DECISION_FILE)
+    assert layout.day_result(validated) == (DAY, "v1", "")
+    assert layout.day_result(prepared) == (DAY, "", "p1")
+    assert layout.version_result(layout.version_manifest("m", VERSION)) == VERSION
+    assert layout.decision_result(decided) == (VERSION, 7, "g1")
+
+
+@pytest.mark.parametrize("read", [layout.day_result, layout.version_result, layout.decision_result])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "days/m/2026-02-30/validated-a/validation.json",
+        f"days/m/{DAY}/validated-a/profile.parquet",
+        "models/m/versions/latest/manifest.json",
+        f"models/m/versions/{VERSION}/attempt/model.onnx",
+        f"models/m/decisions/{DAY}/{VERSION}-vs-x-g/decision.json",
+        f"models/m/decisions/{DAY}/{'0' * 27}-vs-1-g/decision.json",
+    ],
+)
+def test_other_keys_are_no_results(read, key):
+    assert read(key) is None
