@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from deepfm import layout, stage_keys
+from deepfm.curves import Curves
 from deepfm.documents import sha256_hex
 from deepfm.errors import ConflictError, DataRejectedError
 from deepfm.manifests import (
@@ -48,6 +49,8 @@ class Evaluation(NamedTuple):
     """Why a champion that exists could not be compared, in words."""
     gate_key: str
     """What a decision on it depends on besides the two versions."""
+    curves: Curves
+    """What the report draws."""
 
 
 def validate_day(workspace: Workspace, logical_date: dt.date) -> ValidationReport | None:
@@ -275,6 +278,7 @@ def evaluate(
         StoreUnavailableError: transient.
     """
     from deepfm.evaluation.comparable import comparable
+    from deepfm.evaluation.curves import curves_of
     from deepfm.evaluation.holdout import compare, report_on, score_holdout
     from deepfm.serving import Scorer, read_model
 
@@ -294,9 +298,16 @@ def evaluate(
         models=models,
     )
     reports = [report_on(scores, i, version=m.version, config=config) for i, m in enumerate(manifests)]
+    curves = curves_of(
+        scores,
+        holdout,
+        versions=[m.version for m in manifests],
+        compared_entry=head.sequence if head is not None else 0,
+        gate=workspace.config.gate,
+    )
     if len(reports) == 1:
-        return Evaluation(reports[0], None, None, obstacle, key)
-    return Evaluation(reports[0], reports[1], compare(scores), None, key)
+        return Evaluation(reports[0], None, None, obstacle, key, curves)
+    return Evaluation(reports[0], reports[1], compare(scores), None, key, curves)
 
 
 def decide(
@@ -326,6 +337,14 @@ def decide(
         champion=evaluation.champion,
         comparison=evaluation.comparison,
     )
+    prefix = layout.decision_prefix(
+        decision.model,
+        decision.logical_date,
+        decision.version,
+        entry=decision.compared_entry,
+        gate_key=decision.gate_key,
+    )
+    workspace.settle(evaluation.curves, layout.file_key(prefix, layout.CURVES_FILE))
     return workspace.registry.record(decision)[0]
 
 
@@ -334,6 +353,7 @@ def promote(workspace: Workspace, decision: Decision) -> LogEntry:
 
     Raises:
         ConflictError: terminal; somebody appended since the decision was made: decide again against the new champion.
+            Or promotions are on hold.
         StoreUnavailableError: transient.
     """
     if decision.verdict != "promote":
@@ -341,6 +361,9 @@ def promote(workspace: Workspace, decision: Decision) -> LogEntry:
             f"version {decision.version} was not cleared for promotion: the verdict is {decision.verdict}"
         )
     stored, digest = workspace.registry.record(decision)
+    head = workspace.registry.entry(stored.compared_entry) if stored.compared_entry else None
+    if head is not None and head.held:
+        raise ConflictError("promotions are on hold", where=f"log entry {head.sequence}")
     entry = LogEntry(
         model=workspace.model,
         sequence=stored.compared_entry + 1,

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from deepfm.curves import Curves
 from deepfm.documents import Document, Part, sha256_hex, stage_key
 from deepfm.errors import IntegrityError
 from deepfm.manifests import (
@@ -36,6 +37,7 @@ from tests.factories import decision, entry, manifest
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "documents"
 DOCUMENTS = [
+    Curves,
     Decision,
     LogEntry,
     PreparedDay,
