@@ -7,7 +7,10 @@ believed of it that the log does not say too.
 """
 
 import datetime as dt
+import getpass
 import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 from deepfm import layout
 from deepfm.documents import sha256_hex
@@ -25,6 +28,17 @@ from deepfm.storage import ObjectStore
 
 _log = logging.getLogger(__name__)
 _LAST_SEQUENCE = 10**12 - 1
+_BLOCK = 64
+_READERS = 8
+"""Log entries are read in blocks, several at a time, because a store may be far away."""
+
+
+def current_actor() -> str:
+    """Who appends to a log from this process; a container's user may have a number alone."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 class Registry:
@@ -84,6 +98,12 @@ class Registry:
             raise self._foreign(key, f"{manifest.model} {manifest.version}")
         return manifest, sha256_hex(data)
 
+    def versions(self) -> list[str]:
+        """The id of every version, oldest logical date first."""
+        prefix = layout.versions_prefix(self._model)
+        names = [layout.name_below(prefix, found.key).split("/") for found in self._store.list(prefix)]
+        return [version for version, *rest in names if rest == [layout.MANIFEST]]
+
     def record(self, decision: Decision) -> tuple[Decision, str]:
         """The decision is stored; the stored one, which may be older, is returned with the sha256 of its bytes."""
         self._check_model(decision.model)
@@ -124,6 +144,22 @@ class Registry:
         found = self._head()
         return found[0] if found else None
 
+    def champion(self) -> LogEntry:
+        """The last log entry, as `head`.
+
+        Raises:
+            NotFoundError: terminal; nothing has been promoted yet.
+            IntegrityError: terminal; a log entry is damaged.
+        """
+        head = self.head()
+        if head is None:
+            raise NotFoundError(
+                f"model {self._model} has no champion",
+                where=self._store.url,
+                next_step="Promote a version, or check the name.",
+            )
+        return head
+
     def entry(self, sequence: int) -> LogEntry | None:
         """The log entry of that number, or None if the log does not reach it.
 
@@ -139,18 +175,17 @@ class Registry:
         Raises:
             IntegrityError: terminal; an entry is damaged, or one is missing below another.
         """
-        entries: list[LogEntry] = []
         listed = self._last_listed()
+        entries: list[LogEntry] = []
+        with ThreadPoolExecutor(_READERS) as pool:
+            while len(entries) < listed:
+                last = min(listed, len(entries) + _BLOCK)
+                for found in pool.map(self._entry, range(len(entries) + 1, last + 1)):
+                    if found is None:
+                        raise self._gap(len(entries) + 1, listed)
+                    entries.append(found[0])
         while (found := self._entry(len(entries) + 1)) is not None:
             entries.append(found[0])
-        if len(entries) < listed:
-            raise IntegrityError(
-                f"log entry {len(entries) + 1} is missing",
-                observed=f"entry {listed} exists",
-                required="a log without gaps",
-                where=self._where(layout.log_prefix(self._model)),
-                next_step="Restore the entry from a backup or an older object version.",
-            )
         return entries
 
     def append(self, entry: LogEntry) -> LogEntry:
@@ -163,7 +198,7 @@ class Registry:
             entry: One above the entry that its decision was made against, with a random attempt id.
 
         Raises:
-            ConflictError: terminal; somebody else took the number. Run the gate again, against the new champion.
+            ConflictError: terminal; somebody else took the number. Decide again, against the new champion.
             UsageError: terminal; the entry before it does not exist.
             IntegrityError: terminal; the store acknowledged the entry and holds other bytes.
             StoreUnavailableError: transient; the entry is not in the log as far as can be seen.
@@ -246,6 +281,15 @@ class Registry:
                 _log.warning("%s is no log entry and is ignored", self._where(found.key))
         return last
 
+    def _gap(self, sequence: int, listed: int) -> IntegrityError:
+        return IntegrityError(
+            f"log entry {sequence} is missing",
+            observed=f"entry {listed} exists",
+            required="a log without gaps",
+            where=self._where(layout.log_prefix(self._model)),
+            next_step="Restore the entry from a backup or an older object version.",
+        )
+
     def _own(self, found: tuple[LogEntry, bytes], entry: LogEntry, *, acknowledged: bool) -> LogEntry:
         """The stored entry, if this append wrote it."""
         stored, data = found
@@ -255,7 +299,7 @@ class Registry:
                 f"log entry {entry.sequence} was appended by somebody else",
                 observed=f"{stored.operation} of {stored.version} by {stored.actor} on {stored.created_utc:%F %T%z}",
                 where=self._where(key),
-                next_step="Run the gate again, against the new champion.",
+                next_step="Decide again, against the new champion.",
             )
         if acknowledged and data != entry.to_bytes():
             raise IntegrityError(

@@ -10,8 +10,8 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from deepfm import layout
 from deepfm.documents import Part
-from deepfm.errors import ConflictError, UndefinedMetricError
-from deepfm.manifests import Decision, Finite, Gap, ValidationReport, Verdict, VersionManifest, Window
+from deepfm.errors import ConflictError, DataNotReadyError, DataRejectedError, DeepFMError, UndefinedMetricError
+from deepfm.manifests import Decision, Finite, Gap, LogEntry, ValidationReport, Verdict, VersionManifest, Window
 from deepfm.pipeline import (
     Progress,
     assemble_window,
@@ -25,6 +25,7 @@ from deepfm.pipeline import (
     validate_day,
     version_of,
 )
+from deepfm.succession import succession
 from deepfm.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-Status = Literal["promoted", "not_promoted", "data_rejected", "failed"]
+Status = Literal["promoted", "not_promoted", "data_rejected", "not_delivered", "failed"]
 
 
 class RunOutcome(Part):
@@ -43,7 +44,7 @@ class RunOutcome(Part):
     date: dt.date
     """Logical date."""
     status: Status
-    """`promoted`, `not_promoted`, `data_rejected` or `failed`."""
+    """`promoted`, `not_promoted`, `data_rejected` (the day, or too few days before it), `not_delivered` or `failed`."""
     verdict: Verdict | None = None
     """The gate's, if it was reached."""
     version: str | None = None
@@ -54,6 +55,16 @@ class RunOutcome(Part):
     """On the same rows."""
     reasons: tuple[str, ...] = ()
     """Why, in words."""
+
+
+def failure(logical_date: dt.date, error: DeepFMError) -> RunOutcome:
+    """The row of a date that ended with an error."""
+    status: Status = "failed"
+    if isinstance(error, DataRejectedError):
+        status = "data_rejected"
+    elif isinstance(error, DataNotReadyError):
+        status = "not_delivered"
+    return RunOutcome(date=logical_date, status=status, reasons=(str(error),))
 
 
 class Runner(Protocol):
@@ -111,8 +122,7 @@ def retrain(
         return RunOutcome(date=logical_date, status="data_rejected", reasons=reasons)
     window = _window_of(workspace, logical_date, run)
     challenger = _challenger(workspace, window, holdout, run, progress)
-    settled = _settled(workspace, challenger, holdout)
-    return settled or _gate(workspace, challenger, holdout, run)
+    return _gate(workspace, challenger, holdout, run)
 
 
 def _window_of(workspace: Workspace, logical_date: dt.date, run: Runner) -> Window:
@@ -144,26 +154,46 @@ def _challenger(
 def _settled(workspace: Workspace, challenger: VersionManifest, holdout: ValidationReport) -> RunOutcome | None:
     """The outcome of an earlier run of the same inputs, unless it was cut off before its promotion.
 
-    A version that is in the log needs no second entry, even if the gate's configuration is another one by now.
+    A version that is in the log gets no second entry from a retrain: neither if the gate's configuration is another
+    one by now, nor if a rollback took the version away.
     """
     registry = workspace.registry
     decisions = registry.decisions(challenger.logical_date, challenger.version)
-    for decision in decisions:
-        committed = registry.entry(decision.compared_entry + 1) if decision.verdict == "promote" else None
-        if committed is not None and committed.version == challenger.version:
-            return _outcome(decision, promoted=True)
+    entries = registry.entries()
+    first = next((entry for entry in entries if entry.version == challenger.version), None)
+    if first is not None:
+        return _logged(first, decisions, succession(entries).withdrawn.get(challenger.version))
     ours = [decision for decision in decisions if decision.gate_key == gate_key(workspace, holdout)]
     if not ours or ours[-1].verdict == "promote":
         return None
     return _outcome(ours[-1], promoted=False)
 
 
+def _logged(first: LogEntry, decisions: Sequence[Decision], withdrawal: LogEntry | None) -> RunOutcome:
+    """The outcome of a version whose first log entry is given, and the rollback that took it away, if one did."""
+    told: tuple[str, ...] = ()
+    if withdrawal is not None:
+        told = (f"A rollback took this version away {_act(withdrawal)}: only a person promotes it again.",)
+    made = [decision for decision in decisions if decision.compared_entry == first.compared_entry]
+    cleared = [decision for decision in made if decision.verdict == "promote"]
+    if not cleared:
+        told = (*told, f"Promoted by name {_act(first)}.")
+    status: Status = "promoted" if withdrawal is None else "not_promoted"
+    if not made:
+        return RunOutcome(date=first.logical_date, status=status, version=first.version, reasons=told)
+    outcome = _outcome((cleared or made)[-1], promoted=withdrawal is None)
+    return outcome.model_copy(update={"reasons": (*told, *outcome.reasons)})
+
+
+def _act(entry: LogEntry) -> str:
+    return f"on {entry.created_utc:%F} by {entry.actor} ({entry.reason})"
+
+
 def _gate(workspace: Workspace, challenger: VersionManifest, holdout: ValidationReport, run: Runner) -> RunOutcome:
     for _ in range(_GATE_TRIES):
         head = workspace.registry.head()
-        # Another run of the same inputs may have been first.
-        ours = head is not None and head.version == challenger.version
-        if ours and (settled := _settled(workspace, challenger, holdout)):
+        # After the head: whatever is appended once this has been read takes the number that a promotion would need.
+        if settled := _settled(workspace, challenger, holdout):
             return settled
         try:
             evaluation = run.call(evaluate, workspace, holdout, challenger, head)
@@ -172,6 +202,8 @@ def _gate(workspace: Workspace, challenger: VersionManifest, holdout: Validation
         decision = run.call(decide, workspace, challenger, head, evaluation)
         if decision.verdict != "promote":
             return _outcome(decision, promoted=False)
+        if head is not None and head.held:
+            return _held(workspace, decision)
         try:
             run.call(promote, workspace, decision)
         except ConflictError as lost:
@@ -182,6 +214,15 @@ def _gate(workspace: Workspace, challenger: VersionManifest, holdout: Validation
         f"version {challenger.version} lost {_GATE_TRIES} races for the log",
         next_step="Run the same date again.",
     )
+
+
+def _held(workspace: Workspace, decision: Decision) -> RunOutcome:
+    """The outcome of a challenger that only a hold keeps from promotion; after a release its date is run again."""
+    hold = succession(workspace.registry.entries()).hold
+    since = f" since {hold.created_utc:%F} by {hold.actor} ({hold.reason})" if hold else ""
+    outcome = _outcome(decision, promoted=False)
+    told = f"Promotions have been on hold{since}: would promote."
+    return outcome.model_copy(update={"reasons": (told, *outcome.reasons)})
 
 
 def _undefined(challenger: VersionManifest, error: UndefinedMetricError) -> RunOutcome:

@@ -3,7 +3,6 @@
 A stage writes its files first and its document last, create-only: a document that exists names files that are whole.
 """
 
-import getpass
 import hashlib
 import os
 import tempfile
@@ -17,7 +16,7 @@ from deepfm.config import RetrainConfig
 from deepfm.documents import Document
 from deepfm.errors import AlreadyExistsError, NotFoundError
 from deepfm.manifests import FileEntry, PreparedDay, ValidationReport, Window, WindowDay
-from deepfm.registry import Registry
+from deepfm.registry import Registry, current_actor
 from deepfm.storage import LocalCache, ObjectStore, open_store
 
 CACHE_BYTES = 20 * 2**30
@@ -39,11 +38,8 @@ class Workspace:
 
     @property
     def actor(self) -> str:
-        """Who runs this; a container's user may have a number alone."""
-        try:
-            return getpass.getuser()
-        except (KeyError, OSError):
-            return f"uid {os.getuid()}"
+        """Who runs this."""
+        return current_actor()
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from deepfm.columns import NUMPY_TYPES
 from deepfm.errors import ParityError
 from deepfm.export.graph import FOCAL_LIMIT, LOGIT_RANGE, NULL_TEXTS, GraphSpec, Vocabulary, values_of
 from deepfm.manifests import MISSING_INT64, InputSpec
 from deepfm.model import DeepFM
-from deepfm.serving import NUMPY_TYPES, Scorer
+from deepfm.serving import Scorer
 
 TOLERANCE = 1e-4
 """Largest difference of two logits that rounding in float32 may explain."""

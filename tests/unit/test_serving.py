@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepfm import layout, serving
+from deepfm.columns import NUMPY_TYPES, typed_column
 from deepfm.config import NetworkConfig
 from deepfm.documents import sha256_hex
 from deepfm.errors import IntegrityError, NotFoundError, UsageError
@@ -22,7 +23,7 @@ from deepfm.export.graph import GraphSpec, build_onnx
 from deepfm.manifests import MISSING_INT64, FileEntry, InputSpec, LogEntry, Normalisation, VersionManifest, Window
 from deepfm.model import DeepFM
 from deepfm.onnx_file import MINIMUM_ONNXRUNTIME
-from deepfm.serving import ChampionModel, Scorer, typed_column
+from deepfm.serving import ChampionModel, Scorer
 from deepfm.storage import open_store
 
 USER = InputSpec(name="user", kind="categorical", dtype="string")
@@ -186,7 +187,7 @@ def test_unknown_columns_are_ignored_and_data_is_not_changed(champion):
 )
 def test_values_are_converted_without_loss(field, column, expected):
     typed = typed_column(column, field)
-    assert typed.dtype == serving.NUMPY_TYPES[field.dtype]
+    assert typed.dtype == NUMPY_TYPES[field.dtype]
     if field is PRICE:
         np.testing.assert_array_equal(typed, np.array(expected, dtype=np.float32))
     else:
