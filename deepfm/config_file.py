@@ -1,5 +1,6 @@
 """One TOML file becomes one `RetrainConfig`; what is wrong with it is said in one line, with the nearest known key."""
 
+import copy
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from deepfm.config import FieldConfig, RetrainConfig
-from deepfm.errors import ConfigError
+from deepfm.errors import ConfigError, UsageError
 
 
 def load_config(path: Path, *, overrides: Sequence[str] = ()) -> RetrainConfig:
@@ -21,6 +22,7 @@ def load_config(path: Path, *, overrides: Sequence[str] = ()) -> RetrainConfig:
 
     Raises:
         ConfigError: terminal; one line that names the key, what was observed and the nearest known key.
+        UsageError: terminal; an override is not KEY=VALUE.
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -30,9 +32,16 @@ def load_config(path: Path, *, overrides: Sequence[str] = ()) -> RetrainConfig:
         raise ConfigError(f"config {path} cannot be read: {cause}") from cause
     except tomllib.TOMLDecodeError as cause:
         raise ConfigError(f"config {path} is not TOML: {cause}") from cause
+    if not overrides:
+        return parse_config(raw, where=str(path))
+    changed = copy.deepcopy(raw)
     for override in overrides:
-        _apply_override(raw, override)
-    return parse_config(raw, where=str(path))
+        _apply_override(changed, override)
+    try:
+        return parse_config(changed, where=f"--set {' '.join(overrides)}")
+    except ConfigError:
+        parse_config(raw, where=str(path))  # raises if the file alone is to blame
+        raise
 
 
 def parse_config(raw: Mapping[str, Any], *, where: str) -> RetrainConfig:
@@ -50,7 +59,7 @@ def parse_config(raw: Mapping[str, Any], *, where: str) -> RetrainConfig:
 def _apply_override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError("override is not KEY=VALUE", observed=override, next_step="Write training.epochs=2.")
+        raise UsageError("--set is not KEY=VALUE", observed=override, next_step="Write --set training.epochs=2.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -60,7 +69,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"override {key} goes below {parent}, which is a value")
+            raise UsageError(f"--set {key} goes below {parent}, which is a value")
     table[last] = value
 
 

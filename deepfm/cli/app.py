@@ -14,7 +14,8 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from deepfm.cli import run, synth
+from deepfm.cli import backfill, history, promote, report, run, status, synth
+from deepfm.cli.options import VerboseOption
 from deepfm.errors import DeepFMError, TransientError, UsageError
 
 _INTERRUPTED = 130
@@ -32,6 +33,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command(name="run")(run.run)
+app.command(name="backfill")(backfill.backfill)
+app.command(name="status")(status.status)
+app.command(name="report")(report.report)
+app.command(name="history")(history.history)
+app.command(name="promote")(promote.promote)
+app.command(name="rollback")(promote.rollback)
+app.command(name="hold")(promote.hold)
+app.command(name="release")(promote.release)
 app.command(name="synth")(synth.synth)
 
 
@@ -45,7 +54,7 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
 def root(
     context: typer.Context,
     *,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the stages do, on stderr.")] = False,
+    _verbose: VerboseOption = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -58,7 +67,7 @@ def root(
     """
     logging.basicConfig(
         stream=sys.stderr,
-        level=logging.INFO if verbose else logging.WARNING,
+        level=logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     if context.invoked_subcommand is None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import difflib
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,14 @@ from deepfm.documents import Part
 from deepfm.errors import NotFoundError, UsageError
 from deepfm.registry import Registry
 from deepfm.storage import ObjectStore, open_store
+
+
+def log_what_happens(verbose: bool) -> bool:  # noqa: FBT001 - typer's callback
+    """Whether the log goes to stderr in full; warnings always do."""
+    if verbose:
+        logging.getLogger().setLevel(logging.INFO)
+    return verbose
+
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The model's TOML.", metavar="M.toml")]
 OptionalConfigOption = Annotated[
@@ -35,6 +44,10 @@ ModelOption = Annotated[
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a key of the TOML, such as training.epochs=2.", metavar="KEY=VALUE"),
+]
+VerboseOption = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", callback=log_what_happens, help="Log what the stages do, on stderr."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, everything else on stderr.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept in the log.", metavar="TEXT")]

@@ -16,7 +16,8 @@ R = TypeVar("R")
 class Shown:
     """Runs stages as plain calls and shows on stderr which one is at work, with rate and time left."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, dates: int = 1) -> None:
+        """A display for a number of logical dates; where there are several, how many are done is shown too."""
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -28,6 +29,12 @@ class Shown:
             disable=not console.is_terminal,
         )
         self._stage = TaskID(0)
+        self._dates = self._progress.add_task("dates", total=dates, figures=f"0 of {dates}", visible=dates > 1)
+
+    def date_done(self) -> None:
+        """One logical date more is done."""
+        task = self._progress.tasks[0]
+        self._progress.update(self._dates, advance=1, figures=f"{task.completed + 1:.0f} of {task.total:.0f}")
 
     def __enter__(self) -> Self:
         self._progress.start()

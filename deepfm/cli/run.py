@@ -3,11 +3,20 @@
 import typer
 from rich.console import Console
 
-from deepfm.cli.options import ConfigOption, DateOption, JsonOption, SetOption, StoreOption, parse_date, print_json
+from deepfm.cli.options import (
+    ConfigOption,
+    DateOption,
+    JsonOption,
+    SetOption,
+    StoreOption,
+    VerboseOption,
+    parse_date,
+    print_json,
+)
 from deepfm.cli.progress import Shown
 from deepfm.config_file import load_config
 from deepfm.errors import DeepFMError
-from deepfm.retraining import RunOutcome, retrain
+from deepfm.retraining import RunOutcome, failure, retrain
 from deepfm.workspace import open_workspace
 
 _MARKS = {
@@ -15,8 +24,10 @@ _MARKS = {
     "promoted": "[green]promoted[/]",
     "not_promoted": "[yellow]not promoted[/]",
     "data_rejected": "[red]data rejected[/]",
+    "not_delivered": "[red]not delivered[/]",
 }
-_DATA_REJECTED_EXIT = 3
+DATA_REJECTED_EXIT = 3
+NOT_DELIVERED_EXIT = 75
 
 
 def run(
@@ -25,6 +36,7 @@ def run(
     store: StoreOption = None,
     override: SetOption = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a typer flag
+    _verbose: VerboseOption = False,  # noqa: FBT002 - a typer flag
 ) -> None:
     """Validate, prepare, train, export, gate and promote one logical date.
 
@@ -40,21 +52,29 @@ def run(
             outcome = retrain(workspace, logical_date, runner=shown, progress=shown.training)
     except DeepFMError as error:
         if as_json:
-            print_json([RunOutcome(date=logical_date, status="failed", reasons=(str(error),))])
+            print_json([failure(logical_date, error)])
         raise
     if as_json:
         print_json([outcome])
     else:
         show(outcome)
     if outcome.status == "data_rejected":
-        raise typer.Exit(_DATA_REJECTED_EXIT)
+        raise typer.Exit(DATA_REJECTED_EXIT)
 
 
-def show(outcome: RunOutcome) -> None:
-    """The outcome for people, on stdout."""
-    console = Console(highlight=False)
+def show(outcome: RunOutcome, *, to: Console | None = None, brief: bool = False) -> None:
+    """The outcome for people, on stdout unless said otherwise; in brief, with its first reason alone."""
+    console = to or Console(highlight=False)
     verdict = f"({outcome.verdict})" if outcome.status == "not_promoted" else ""
-    parts = (f"[bold]{outcome.date}[/]", _MARKS[outcome.status], verdict, outcome.version or "")
-    console.print(" ".join(part for part in parts if part))
-    for reason in outcome.reasons:  # a line each where another program reads
-        console.print(f"  {reason}", markup=False, soft_wrap=not console.is_terminal)
+    parts = (f"[bold]{outcome.date}[/]", _MARKS[outcome.status], verdict, outcome.version or "", _figures(outcome))
+    console.print(" ".join(part for part in parts if part), highlight=False)
+    reasons = outcome.reasons[:1] if brief else outcome.reasons
+    for reason in reasons:  # a line each where another program reads
+        console.print(f"  {reason}", markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def _figures(outcome: RunOutcome) -> str:
+    if outcome.challenger_auc is None:
+        return ""
+    champion = f", champion {outcome.champion_auc:.4f}" if outcome.champion_auc is not None else ""
+    return f"AUC {outcome.challenger_auc:.4f}{champion}"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from deepfm import errors
-from deepfm.cli import app as command_line
 from deepfm.cli import run as run_command
 from deepfm.cli.progress import Shown
+from tests.command_line import deepfm, one_line
 from tests.places import WORLD, local_place
 from tests.tiny_days import HOLDOUT
 from tests.tiny_toml import write_toml
@@ -43,25 +43,6 @@ def run_of(toml: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "deepfm", "run", "--config", str(toml), "--date", str(HOLDOUT), *more]
 
 
-def deepfm(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command in this process."""
-    monkeypatch.setattr(sys, "argv", ["deepfm", *arguments])
-    hook = sys.excepthook
-    with pytest.raises(SystemExit) as left:
-        command_line.main()
-    sys.excepthook = hook
-    out, err = capsys.readouterr()
-    code = left.value.code
-    return (0 if code is None else int(code)), out, err
-
-
-def one_line(err: str) -> str:
-    lines = [line for line in err.splitlines() if line.strip()]
-    assert len(lines) == 1, err
-    assert "Traceback" not in err
-    return lines[0]
-
-
 def test_json_is_one_array_on_stdout_and_a_second_run_says_the_same(monkeypatch, capsys, toml):
     arguments = ("run", "--config", str(toml), "--date", str(HOLDOUT), "--json")
     code, out, _ = deepfm(monkeypatch, capsys, *arguments)
@@ -83,7 +64,7 @@ MISTAKES = {
     "no config": (["--config", "nowhere.toml"], 78, "does not exist"),
     "unknown key": (["--set", "training.epoch=2"], 78, "did you mean epochs?"),
     "wrong value": (["--set", "training.epochs=0"], 78, "training.epochs"),
-    "bad override": (["--set", "epochs"], 78, "KEY=VALUE"),
+    "bad override": (["--set", "epochs"], 2, "KEY=VALUE"),
     "bad date": (["--date", "yesterday"], 2, "YYYY-MM-DD"),
     "no GPU": (["--set", "training.device=cuda"], 78, "training.device"),
     "no such day": (["--date", "2031-01-01"], 75, "2026-02-28 to 2026-03-04"),
@@ -155,6 +136,14 @@ EXIT_CODES = {
 }
 
 
+OF_THE_DAY = {
+    errors.DataCorruptError: "data_rejected",
+    errors.WindowError: "data_rejected",
+    errors.UndefinedMetricError: "data_rejected",
+    errors.DataNotReadyError: "not_delivered",
+}
+
+
 @pytest.mark.parametrize("error", EXIT_CODES, ids=lambda error: error.__name__)
 def test_every_error_has_its_exit_code_and_is_a_row(monkeypatch, capsys, toml, error):
     def fails(*_: object, **__: object) -> None:
@@ -163,14 +152,14 @@ def test_every_error_has_its_exit_code_and_is_a_row(monkeypatch, capsys, toml, e
     monkeypatch.setattr(run_command, "retrain", fails)
     code, out, err = deepfm(monkeypatch, capsys, "run", "--config", str(toml), "--date", str(HOLDOUT), "--json")
     (row,) = json.loads(out)
-    assert (code, set(row), row["status"]) == (EXIT_CODES[error], KEYS, "failed")
+    assert (code, set(row), row["status"]) == (EXIT_CODES[error], KEYS, OF_THE_DAY.get(error, "failed"))
     assert one_line(err) == "deepfm: something went wrong: a b. Do better."
 
 
 def test_a_failure_is_a_row_for_machines_too(monkeypatch, capsys, toml):
     code, out, err = deepfm(monkeypatch, capsys, "run", "--config", str(toml), "--date", "2031-01-01", "--json")
     (row,) = json.loads(out)
-    assert (code, row["status"], row["version"]) == (75, "failed", None)
+    assert (code, row["status"], row["version"]) == (75, "not_delivered", None)
     assert row["reasons"][0] in one_line(err)
 
 
@@ -341,7 +330,7 @@ def test_people_see_the_stage_at_work_and_how_far_the_training_is(here):
         with Shown(console) as shown:
             assert shown.each(lambda _, item: item + 1, here.workspace(), [1, 2]) == [2, 3]
             assert shown.call(train_challenger, here.workspace()) == "trained"
-            assert not shown._progress.tasks
+            assert [task.description for task in shown._progress.tasks] == ["dates"]
         text = console.file.getvalue()  # type: ignore[attr-defined]
         if terminal:
             assert "train challenger" in text

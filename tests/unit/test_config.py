@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from deepfm.config import RetrainConfig, Section
 from deepfm.config_file import load_config
-from deepfm.errors import ConfigError
+from deepfm.errors import ConfigError, TerminalError
 from tests.tiny_days import tiny_config
 
 MINIMAL = """
@@ -130,15 +130,15 @@ def test_overrides_are_toml_or_else_text(tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("training.epochs", "override is not KEY=VALUE: training.epochs"),
-        ("=3", "override is not KEY=VALUE"),
-        ("model.name=x", "override model.name goes below model, which is a value"),
+        ("training.epochs", "--set is not KEY=VALUE: training.epochs"),
+        ("=3", "--set is not KEY=VALUE"),
+        ("model.name=x", "--set model.name goes below model, which is a value"),
         ("training.epoch=3", "did you mean epochs?"),
         ("training..epochs=3", "is not a key"),
     ],
 )
 def test_a_bad_override_is_refused_by_name(tmp_path, override, words):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(TerminalError) as caught:
         load(tmp_path, MINIMAL, override)
     assert words in str(caught.value)
 
@@ -196,3 +196,12 @@ def test_local_days_tile_the_years_around_every_change_of_the_clocks(zone):
         assert following[0] == end
         start, end = following
     assert changes > 0
+
+
+def test_a_mistake_in_an_override_is_not_blamed_on_the_file(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"training\.epoch is not a key; did you mean epochs\? \(--set training\.epoch=2\)"
+    ):
+        load(tmp_path, MINIMAL, "training.epoch=2")
+    with pytest.raises(ConfigError, match=r"epoch is not a key.*model\.toml"):
+        load(tmp_path, MINIMAL + "\n[training]\nepoch = 2\n", "training.epochs=2")
