@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from deepfm.cli import backfill, history, promote, report, run, status, synth
+from deepfm.cli import backfill, history, promote, pull, report, run, status, synth
 from deepfm.cli.options import VerboseOption
 from deepfm.errors import DeepFMError, TransientError, UsageError
 
@@ -41,6 +41,7 @@ app.command(name="promote")(promote.promote)
 app.command(name="rollback")(promote.rollback)
 app.command(name="hold")(promote.hold)
 app.command(name="release")(promote.release)
+app.command(name="pull")(pull.pull)
 app.command(name="synth")(synth.synth)
 
 
