@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from deepfm.cli import backfill, history, promote, pull, report, run, status, synth
+from deepfm.cli import backfill, doctor, history, init, promote, pull, report, run, split, status, synth
 from deepfm.cli.options import VerboseOption
 from deepfm.errors import DeepFMError, TransientError, UsageError
 
@@ -32,9 +32,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command(name="split")(split.split)
+app.command(name="init")(init.init)
 app.command(name="run")(run.run)
 app.command(name="backfill")(backfill.backfill)
 app.command(name="status")(status.status)
+app.command(name="doctor")(doctor.doctor)
 app.command(name="report")(report.report)
 app.command(name="history")(history.history)
 app.command(name="promote")(promote.promote)

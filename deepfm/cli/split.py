@@ -1,0 +1,121 @@
+"""`deepfm split`: from one flat file to daily partitions."""
+
+import datetime as dt
+import tempfile
+from pathlib import Path
+from typing import Annotated, Self
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from deepfm.cli.options import parse_date
+from deepfm.config import checked_zone
+from deepfm.errors import NotFoundError, UsageError
+
+
+def split(
+    file: Annotated[str, typer.Argument(help="CSV, CSV.gz, TSV or Parquet; local or s3://.", metavar="FILE")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the partitions.", metavar="DIR")],
+    by: Annotated[str | None, typer.Option("--by", help="Column of times or dates.", metavar="COLUMN")] = None,
+    pseudo_days: Annotated[
+        int | None, typer.Option("--pseudo-days", help="Without such a column: days to cut the rows into, in order.")
+    ] = None,
+    last_day: Annotated[
+        str | None, typer.Option("--last-day", help="Date of the last pseudo-day.", metavar="YYYY-MM-DD")
+    ] = None,
+    time_zone: Annotated[str, typer.Option("--time-zone", help="Zone that days begin and end in.")] = "UTC",
+) -> None:
+    """Write DIR/dt=YYYY-MM-DD/part-0.parquet from one flat file, whatever its size.
+
+    With --by, a row goes to the day of its time; rows without one go to DIR/_without_a_day.parquet. With --pseudo-days,
+    rows in file order stand for time: drift, freshness and new items are then not seen, and AUC may look better than it
+    will be. DIR is there whole or not at all.
+
+    [bold]Example[/]: deepfm split flat.csv --by event_time --out days
+    """
+    from deepfm.discovery.flat import FlatFile
+    from deepfm.discovery.splitting import LAST_PSEUDO_DAY, UNDATED, Cut, check_free, split_file
+
+    if (by is None) == (pseudo_days is None):
+        raise UsageError("a split needs --by COLUMN or --pseudo-days N", next_step="Give one of them.")
+    if last_day is not None and by is not None:
+        raise UsageError("--last-day belongs to --pseudo-days", next_step="Leave it out.")
+    last = parse_date(last_day, option="--last-day") if last_day else LAST_PSEUDO_DAY
+    if pseudo_days is not None:
+        _check_dates(pseudo_days, last)
+    cut = Cut(by=by, zone=_zone(time_zone), pseudo_days=pseudo_days or 0, last_day=last)
+    check_free(out)
+    with tempfile.TemporaryDirectory(prefix="deepfm-") as scratch, _Shown() as shown:
+        path = _local(file, scratch=Path(scratch))
+        outcome = split_file(FlatFile(path, file.rpartition("/")[2]), out, cut, told=shown.told)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{outcome.rows - outcome.undated:,} rows, {outcome.days} days, {outcome.first} to {outcome.last}, in {out}"
+    )
+    if outcome.undated:
+        console.print(f"{outcome.undated:,} rows have no day; they are in {out / UNDATED}")
+    if by is None:
+        console.print("the dates are made up: drift, freshness and new items are not seen in them")
+    console.print(f"next: deepfm init {out} --out {out.name}.toml", markup=False)
+
+
+class _Shown:
+    """What is at work, on stderr, with its rate and the time left."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def told(self, stage: str, done: int, total: int | None) -> None:
+        """Show how far a stage is."""
+        tasks = {task.description: task for task in self._progress.tasks}
+        task = tasks[stage].id if stage in tasks else self._progress.add_task(stage, total=total, rate="")
+        speed = tasks[stage].speed if stage in tasks else None
+        rate = f"{done:,} rows" + (f", {speed:,.0f} a second" if speed else "")
+        self._progress.update(task, completed=done, total=total, rate=rate)
+
+
+def _check_dates(days: int, last: dt.date) -> None:
+    if days > last.toordinal():
+        raise UsageError(
+            "--pseudo-days begin before the calendar", observed=days, next_step="Choose a later --last-day."
+        )
+
+
+def _local(file: str, *, scratch: Path) -> Path:
+    """Where the bytes of the file are; an object of a bucket is downloaded."""
+    from deepfm.layout import DATA_SUFFIXES
+    from deepfm.storage import open_store
+
+    if not file.lower().endswith(DATA_SUFFIXES):
+        raise UsageError(
+            f"{file} is no file that can be split", required=f"one that ends in {', '.join(DATA_SUFFIXES)}"
+        )
+    if file.startswith("s3://"):
+        parent, _, name = file.rpartition("/")
+        return open_store(parent).fetch(name, scratch=scratch)
+    path = Path(file)
+    if not path.is_file():
+        raise NotFoundError(f"{file} is not there", next_step="Check the path, which is relative to where you are.")
+    return path
+
+
+def _zone(value: str) -> str:
+    try:
+        return checked_zone(value)
+    except ValueError as cause:
+        raise UsageError("--time-zone is not known", observed=str(cause)) from cause

@@ -1,0 +1,275 @@
+"""A bounded number of rows from days spread over a source: whole days if it is small, a handful of them if it is not.
+
+Every second row goes whenever there are too many, so that what remains is spread evenly, does not depend on how the
+rows are stored, and is the same in every run.
+"""
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from deepfm.data.files import DataFile, is_csv, open_file
+from deepfm.discovery.delimiters import delimiter_of
+from deepfm.discovery.source import Delivered
+from deepfm.errors import DataCorruptError
+from deepfm.storage import ObjectInfo, ObjectStore
+
+SAMPLE_ROWS = 200_000
+"""Most rows that are looked at."""
+_READ_BYTES = 64 << 20
+"""Bytes that are read at most, but for one file of each chosen day; a smaller source is read whole."""
+_READ_FILES = 1_000
+_FILE_ROWS = 2_000_000
+"""Rows of one file after which it is left."""
+_LAST_DAYS = 6
+
+
+class Day(NamedTuple):
+    """One day as far as it is known."""
+
+    date: dt.date
+    rows: int
+    """Counted where its files were read whole, else estimated from their size."""
+    read: bool
+    """Whether rows of it are in the sample."""
+
+
+class Sample(NamedTuple):
+    """Rows of some days, all columns, and what reading them told."""
+
+    rows: pa.Table
+    day: NDArray[np.int64]
+    """Index into `days` of every row."""
+    days: tuple[Day, ...]
+    """Every day of the source, oldest first."""
+    from_text: bool
+    """Whether the files are CSV, whose columns are all text."""
+    delimiter: str | None
+    """Of the CSV, if it is not the usual one."""
+    partial: tuple[str, ...]
+    """Columns that some of the files read do not have."""
+    doubled: tuple[str, ...]
+    """Columns that a file has more than once."""
+    unreadable: tuple[str, ...]
+    """Files that could not be read, with the reason."""
+    whole: bool
+    """Whether every file was read to its end and every row kept."""
+
+
+def read_sample(store: ObjectStore, delivered: Delivered, *, scratch: Path) -> Sample:
+    """Up to `SAMPLE_ROWS` rows of a source and the size of its days.
+
+    Raises:
+        DataCorruptError: terminal; no file at all is readable.
+        StoreUnavailableError: transient.
+    """
+    chosen = _chosen(delivered.files)
+    reading = _Reading(store, scratch)
+    for index, date in enumerate(delivered.files):
+        for info in chosen.get(date, ()):
+            reading.read(info, index)
+    if not reading.schemas:
+        raise reading.errors[0]
+    return reading.sample(delivered.files, chosen)
+
+
+def read_flat(store: ObjectStore, info: ObjectInfo, *, scratch: Path, rows: int = 20_000) -> pa.Table:
+    """The first rows of one file.
+
+    Raises:
+        DataCorruptError: terminal; it is not readable.
+    """
+    with fetched(store, info.key, scratch=scratch) as path:
+        file, _ = opened(path, info.key)
+        batches = []
+        for batch in file.batches(_once(file.schema)[0]):
+            batches.append(batch)
+            if sum(part.num_rows for part in batches) >= rows:
+                break
+        return _unified([pa.Table.from_batches([batch]) for batch in batches]) if batches else pa.table({})
+
+
+class fetched:  # noqa: N801 - used as a statement
+    """Within it, a local path that holds an object; a download is removed afterwards."""
+
+    def __init__(self, store: ObjectStore, key: str, *, scratch: Path) -> None:
+        self._path = store.fetch(key, scratch=scratch)
+        self._scratch = scratch
+
+    def __enter__(self) -> Path:
+        return self._path
+
+    def __exit__(self, *_: object) -> None:
+        if self._path.parent == self._scratch:
+            self._path.unlink(missing_ok=True)
+
+
+def opened(path: Path, key: str) -> tuple[DataFile, str | None]:
+    """The open file and the delimiter of a CSV that does not use the usual one."""
+    delimiter = delimiter_of(path, key=key) if is_csv(key) else None
+    return open_file(path, key=key, delimiter=delimiter), delimiter
+
+
+def _chosen(files: Mapping[dt.date, Sequence[ObjectInfo]]) -> dict[dt.date, Sequence[ObjectInfo]]:
+    """The files to read of each day to read."""
+    everything = [info for day in files.values() for info in day]
+    if sum(info.size_bytes for info in everything) <= _READ_BYTES and len(everything) <= _READ_FILES:
+        return dict(files)
+    dates = list(files)
+    picked = sorted({dates[0], dates[len(dates) // 2], *dates[-_LAST_DAYS:]})
+    budget = _READ_BYTES // len(picked)
+    return {date: _within(files[date], budget, _READ_FILES // len(picked)) for date in picked}
+
+
+def _within(files: Sequence[ObjectInfo], budget: int, most: int) -> list[ObjectInfo]:
+    """Files spread over a day that fit into a number of bytes; at least one."""
+    size = sum(info.size_bytes for info in files)
+    count = max(1, min(len(files), most, int(len(files) * budget / max(size, 1))))
+    return [files[int(position)] for position in np.linspace(0, len(files) - 1, count)]
+
+
+class _Reading:
+    """Reads files one after the other and keeps an even share of their rows."""
+
+    def __init__(self, store: ObjectStore, scratch: Path) -> None:
+        self._store, self._scratch = store, scratch
+        self._tables: list[pa.Table] = []
+        self._days: list[NDArray[np.int64]] = []
+        self._stride, self._kept = 1, 0
+        self._seen = 0
+        self._counted: Counter[int] = Counter()
+        self._cut = False
+        self._from_text = True
+        self._delimiter: str | None = None
+        self._doubled: set[str] = set()
+        self.schemas: list[list[str]] = []
+        self.errors: list[DataCorruptError] = []
+
+    def read(self, info: ObjectInfo, day: int) -> None:
+        """Take in one file; one that cannot be read is remembered."""
+        try:
+            with fetched(self._store, info.key, scratch=self._scratch) as path:
+                file, delimiter = opened(path, info.key)
+                names, doubled = _once(file.schema)
+                for rows in self._rows(file, names):
+                    self._add(rows, day)
+        except DataCorruptError as error:
+            self.errors.append(error)
+            return
+        self.schemas.append(names)
+        self._doubled.update(doubled)
+        self._from_text &= is_csv(info.key)
+        self._delimiter = delimiter or self._delimiter
+
+    def sample(
+        self, files: Mapping[dt.date, Sequence[ObjectInfo]], chosen: Mapping[dt.date, Sequence[ObjectInfo]]
+    ) -> Sample:
+        """What was read."""
+        read_bytes = sum(info.size_bytes for day in chosen.values() for info in day)
+        density = sum(self._counted.values()) / max(read_bytes, 1)
+        days = []
+        for index, (date, infos) in enumerate(files.items()):
+            whole = len(chosen.get(date, ())) == len(infos) and not self._cut
+            size = sum(info.size_bytes for info in infos)
+            days.append(Day(date, self._counted[index] if whole else round(size * density), date in chosen))
+        names = {name for schema in self.schemas for name in schema}
+        return Sample(
+            rows=_unified(self._tables),
+            day=np.concatenate(self._days) if self._days else np.zeros(0, np.int64),
+            days=tuple(days),
+            from_text=self._from_text,
+            delimiter=self._delimiter,
+            partial=tuple(sorted(name for name in names if any(name not in schema for schema in self.schemas))),
+            doubled=tuple(sorted(self._doubled)),
+            unreadable=tuple(str(error) for error in self.errors),
+            whole=self._stride == 1
+            and not self._cut
+            and all(len(chosen.get(d, ())) == len(f) for d, f in files.items()),
+        )
+
+    def _rows(self, file: DataFile, names: list[str]) -> Iterator[pa.RecordBatch]:
+        read = 0
+        for batch in file.batches(names):
+            yield batch
+            read += batch.num_rows
+            if read >= _FILE_ROWS:
+                self._cut = True
+                return
+
+    def _add(self, batch: pa.RecordBatch, day: int) -> None:
+        self._counted[day] += batch.num_rows
+        chosen = np.arange(-self._seen % self._stride, batch.num_rows, self._stride)
+        self._seen += batch.num_rows
+        rows = pa.Table.from_batches([batch])
+        self._tables.append(rows if self._stride == 1 else rows.take(pa.array(chosen)))
+        self._days.append(np.full(len(chosen), day, dtype=np.int64))
+        self._kept += len(chosen)
+        while self._kept > SAMPLE_ROWS:
+            self._halve()
+
+    def _halve(self) -> None:
+        position, self._kept = 0, 0
+        for index, table in enumerate(self._tables):
+            chosen = np.arange(position % 2, table.num_rows, 2)
+            position += table.num_rows
+            self._tables[index] = table.take(pa.array(chosen))
+            self._days[index] = self._days[index][chosen]
+            self._kept += len(chosen)
+        self._stride *= 2
+
+
+def _once(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """Names that a schema has once, and names that it has more often."""
+    counts = Counter(schema.names)
+    return [name for name in schema.names if counts[name] == 1], [name for name in counts if counts[name] > 1]
+
+
+def _unified(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of all tables under one schema: a column whose type differs is read as text."""
+    types: dict[str, set[pa.DataType]] = {}
+    for table in tables:
+        for field in table.schema:
+            types.setdefault(field.name, set()).add(_plain(field.type))
+    target = pa.schema([(name, _one_type(kinds)) for name, kinds in types.items()])
+    return pa.concat_tables([_as(table, target) for table in tables]) if tables else pa.table({})
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _one_type(kinds: set[pa.DataType]) -> pa.DataType:
+    known = {kind for kind in kinds if not pa.types.is_null(kind)}
+    if len(known) <= 1:
+        return next(iter(known), pa.null())
+    if all(pa.types.is_integer(kind) for kind in known):
+        return pa.int64()
+    if all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in known):
+        return pa.float64()
+    if all(pa.types.is_timestamp(kind) and kind.tz for kind in known):
+        return pa.timestamp("us", tz="UTC")
+    return pa.string()
+
+
+def _as(table: pa.Table, target: pa.Schema) -> pa.Table:
+    columns = []
+    for field in target:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        column = table.column(field.name)
+        nested = pa.types.is_nested(column.type) or pa.types.is_binary(column.type)
+        same = column.type == field.type
+        columns.append(column if same else _nothing(column, field) if nested else column.cast(field.type, safe=False))
+    return pa.table(columns, schema=target)
+
+
+def _nothing(column: pa.ChunkedArray, field: pa.Field) -> pa.Array:
+    # A list in some files and a plain type in others: the column is of no use either way.
+    return pa.nulls(len(column), field.type)
