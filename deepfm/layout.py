@@ -9,6 +9,7 @@ models/<model>/versions/<version>/manifest.json       create-only: the version
 models/<model>/decisions/<date>/<version>-vs-<n>-<gate>/… create-only: the verdict against log entry n
 models/<model>/log/<000000000001>.json                create-only: the commit
 models/<model>/champion.json                          a cache of the log's head
+probes/…                                              objects by which a store is tried out, deleted again
 """
 
 import datetime as dt
@@ -20,6 +21,8 @@ from deepfm.errors import UsageError
 
 MANIFEST = "manifest.json"
 MODELS = "models"
+PROBES = "probes"
+"""Folder of the objects by which a store is tried out."""
 MODEL_FILE = "model.onnx"
 """Name of the model file in a version's attempt."""
 QUARANTINE_FILE = "quarantine.parquet"
@@ -282,6 +285,11 @@ def log_sequence(key: str) -> int:
 def champion_cache(model: str) -> str:
     """The cache of the log's head."""
     return f"models/{checked_name(model)}/champion.json"
+
+
+def probe_key(name: str) -> str:
+    """The key of an object by which a store is tried out."""
+    return file_key(PROBES, name)
 
 
 def file_key(prefix: str, name: str) -> str:

@@ -106,13 +106,17 @@ def open_workspace(config: RetrainConfig, *, store_url: str | None = None, cache
         cache: Folder of the local cache; unset, `DEEPFM_CACHE` or a folder in the user's temporary files.
     """
     url = store_url or os.environ.get("DEEPFM_STORE") or config.store
-    folder = cache or Path(os.environ.get("DEEPFM_CACHE") or Path(tempfile.gettempdir(), f"deepfm-cache-{os.getuid()}"))
     return Workspace(
         config,
         store=open_store(url),
         source=open_store(config.data.source),
-        cache=LocalCache(folder, CACHE_BYTES),
+        cache=LocalCache(cache or cache_folder(), CACHE_BYTES),
     )
+
+
+def cache_folder() -> Path:
+    """Where the local cache is unless a caller says: `DEEPFM_CACHE`, or a folder in the user's temporary files."""
+    return Path(os.environ.get("DEEPFM_CACHE") or Path(tempfile.gettempdir(), f"deepfm-cache-{os.getuid()}"))
 
 
 def _entry(path: Path) -> FileEntry:
