@@ -4,16 +4,26 @@ import hashlib
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from deepfm.errors import IntegrityError
+from deepfm.storage.digests import KnownDigests
 from deepfm.storage.local import disk_errors
-from deepfm.storage.protocol import ObjectStore
+from deepfm.storage.protocol import ObjectInfo, ObjectStore
 
 _INCOMING = "incoming"
+_DIGESTS = "digests"
 _ABANDONED_SECONDS = 86_400.0
 _READS = 2
 # Verified files, by path, inode, time of change, size and digest: one is hashed once a process, not once a use.
 _verified: set[tuple[str, int, int, int, str]] = set()
+
+
+class Bytes(NamedTuple):
+    """What an object holds."""
+
+    sha256: str
+    size_bytes: int
 
 
 class LocalCache:
@@ -27,6 +37,36 @@ class LocalCache:
     def __init__(self, root: Path, max_bytes: int) -> None:
         self._root = root.absolute()
         self._max_bytes = max_bytes
+        self._digests = KnownDigests(self._root / _DIGESTS)
+
+    def known(self, store: ObjectStore, info: ObjectInfo) -> str | None:
+        """The SHA-256 of a listed object that is as it was when it was last hashed here; nothing of it is read."""
+        with disk_errors(str(self._root)):
+            return self._digests.find(store.url, info)
+
+    def digest(self, store: ObjectStore, info: ObjectInfo) -> Bytes:
+        """What a listed object holds; it is read only if it is not known to be as it was when it was last hashed.
+
+        What was read stays here, so that `path` finds it.
+
+        Raises:
+            NotFoundError: terminal; the object is gone.
+            ConfigError: terminal; the store or the cache's disk cannot be used.
+            StoreUnavailableError: transient; the store did not answer.
+        """
+        if (known := self.known(store, info)) is not None:
+            return Bytes(known, info.size_bytes)
+        began_ns = time.time_ns()
+        incoming = self._root / _INCOMING
+        found = store.fetch(info.key, scratch=incoming)
+        with disk_errors(str(found)), found.open("rb") as source:
+            held = Bytes(hashlib.file_digest(source, "sha256").hexdigest(), os.fstat(source.fileno()).st_size)
+            if found.parent == incoming:
+                self._kept(found, self._root / held.sha256, held.size_bytes)
+            else:
+                _verified.add(_identity(found, held.sha256))
+        self._digests.remember(store.url, info, sha256=held.sha256, began_ns=began_ns)
+        return held
 
     def path(self, store: ObjectStore, key: str, *, sha256: str, size_bytes: int) -> Path:
         """A local file that holds exactly the bytes that the digest names.
@@ -61,6 +101,7 @@ class LocalCache:
                     return self._kept(found, cached, size_bytes) if found.parent == incoming else found
                 if found.parent == incoming:
                     found.unlink(missing_ok=True)
+        self._digests.forget(store.url, key)
         raise IntegrityError(
             "object does not hold the bytes that its manifest names",
             required=f"{size_bytes} bytes with sha256 {sha256}",

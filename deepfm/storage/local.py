@@ -235,10 +235,16 @@ class LocalStore:
                     continue
                 path = here / name
                 try:
-                    size_bytes = path.stat().st_size
+                    state = path.stat()
                 except FileNotFoundError:  # deleted since it was listed
                     continue
-                yield ObjectInfo(path.relative_to(self._root).as_posix(), size_bytes)
+                yield _info(path.relative_to(self._root).as_posix(), state)
+
+
+def _info(key: str, state: os.stat_result) -> ObjectInfo:
+    # The time of modification can be set, that of the inode's change cannot.
+    tag = f"{state.st_ino}-{state.st_mtime_ns}-{state.st_ctime_ns}"
+    return ObjectInfo(key, state.st_size, tag, max(state.st_mtime_ns, state.st_ctime_ns))
 
 
 def _unless_absent(cause: OSError) -> None:

@@ -9,6 +9,10 @@ class ObjectInfo(NamedTuple):
 
     key: str
     size_bytes: int
+    tag: str = ""
+    """What changes with every write of the object, whatever its bytes."""
+    changed_ns: int = 0
+    """When it was last written by the store's clock, nanoseconds since 1970."""
 
 
 class ObjectStore(Protocol):

@@ -37,6 +37,7 @@ from deepfm.storage.protocol import ObjectInfo
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import ObjectTypeDef
 
 _CONNECT_SECONDS = 3
 _READ_SECONDS = 20
@@ -188,7 +189,7 @@ class S3Store:
         with self._translated(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=full)
             return sorted(
-                ObjectInfo(found["Key"].removeprefix(self._prefix), found["Size"])
+                self._info(found)
                 for page in pages
                 for found in page.get("Contents", ())
                 if not found["Key"].endswith("/")
@@ -210,6 +211,11 @@ class S3Store:
 
     def _key(self, key: str) -> str:
         return self._prefix + checked_key(key)
+
+    def _info(self, found: "ObjectTypeDef") -> ObjectInfo:
+        changed = found["LastModified"]
+        tag = f"{found.get('ETag', '')} {changed.isoformat()}"
+        return ObjectInfo(found["Key"].removeprefix(self._prefix), found["Size"], tag, round(changed.timestamp() * 1e9))
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:

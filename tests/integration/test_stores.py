@@ -3,6 +3,7 @@
 import http.client
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "local":
         return open_store(f"file://{tmp_path}/store")
     return open_store(f"s3://{request.getfixturevalue('fresh_bucket')()}/some/prefix")
+
+
+def sizes(store: ObjectStore, prefix: str) -> list[tuple[str, int]]:
+    return [(info.key, info.size_bytes) for info in store.list(prefix)]
 
 
 class TestBothStores:
@@ -73,7 +78,7 @@ class TestBothStores:
             store.upload("a/file", local)
             found = store.fetch("a/file", scratch=tmp_path / "scratch")
             assert found.read_bytes() == local.read_bytes()
-            assert store.list("a") == [("a/file", size)]
+            assert sizes(store, "a") == [("a/file", size)]
 
     def test_two_fetches_do_not_share_a_download(self, store: ObjectStore, tmp_path: Path) -> None:
         store.write("key", b"data")
@@ -88,9 +93,20 @@ class TestBothStores:
             store.write(key, key.encode())
         assert [found.key for found in store.list("a/b")] == ["a/b/10", "a/b/2", "a/b/c/d"]
         everything = [(key, len(key.encode())) for key in sorted(keys)]
-        assert store.list("") == everything
-        assert store.list("a") == everything[:-1]
+        assert sizes(store, "") == everything
+        assert sizes(store, "a") == everything[:-1]
         assert store.list("a/b/2") == store.list("missing") == []
+
+    def test_a_write_changes_the_tag_and_nothing_else_does(self, store: ObjectStore) -> None:
+        store.write("a/key", b"1")
+        (first,) = store.list("a")
+        assert abs(first.changed_ns - time.time_ns()) < 60e9
+        store.read("a/key")
+        assert store.list("a") == [first]
+        store.write("a/key", b"2")
+        (second,) = store.list("")
+        assert second.tag != first.tag
+        assert second.changed_ns >= first.changed_ns
 
     def test_deleting_is_repeatable(self, store: ObjectStore) -> None:
         store.write("a/key", b"1")
@@ -130,8 +146,8 @@ def test_prefixes_of_one_bucket_do_not_meet(fresh_bucket: Callable[[], str]) -> 
     one, other, whole = (open_store(f"s3://{bucket}{prefix}") for prefix in ("/one", "/one-more", ""))
     one.write("key", b"1")
     other.write("key", b"22")
-    assert one.list("") == [("key", 1)]
-    assert whole.list("") == [("one-more/key", 2), ("one/key", 1)]
+    assert sizes(one, "") == [("key", 1)]
+    assert sizes(whole, "") == [("one-more/key", 2), ("one/key", 1)]
 
 
 SECRET = "do-not-show-this-secret"
