@@ -66,7 +66,7 @@ def validate_day(workspace: Workspace, logical_date: dt.date) -> ValidationRepor
 
     config = workspace.config
     with workspace.scratch() as scratch:
-        partition = find_partition(workspace.source, config, logical_date, scratch=scratch)
+        partition = find_partition(workspace.source, config, logical_date, cache=workspace.cache)
         if partition is None:
             return None
         key = stage_keys.validate_key(config, partition)

@@ -12,7 +12,7 @@ from deepfm.config import RetrainConfig
 from deepfm.documents import stage_key
 from deepfm.manifests import Gap, Partition
 
-FORMAT = {"validate": 2, "prepare": 2, "window": 1, "train": 2}
+FORMAT = {"validate": 3, "prepare": 3, "window": 1, "train": 2}
 """Raised by hand when a stage computes something else from the same inputs, so that nothing stale is reused."""
 _NOT_INPUTS = {"device", "checkpoint_every_seconds"}
 

@@ -113,7 +113,7 @@ def profiled(root: Path, config: RetrainConfig, date: dt.date, *, scratch: Path)
     """A day's real partition and profile; the rules are not asked."""
     scratch.mkdir(parents=True, exist_ok=True)
     source, cache = open_store(str(root)), LocalCache(scratch / "cache", 2**30)
-    partition = find_partition(source, config, date, scratch=scratch)
+    partition = find_partition(source, config, date, cache=cache)
     assert partition is not None
     profile = profile_partition(source, partition, config, cache=cache, scratch=scratch)
     day = profile.day

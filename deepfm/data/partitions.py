@@ -1,55 +1,74 @@
 """Raw impressions of one day: which files there are, what they hold, and their rows in a stream."""
 
 import datetime as dt
-import hashlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from deepfm.config import RetrainConfig
-from deepfm.data.schema import canonical, columns_of
+from deepfm.data.casting import canonical
+from deepfm.data.files import DataFile, is_data, open_file
+from deepfm.data.schema import columns_of
 from deepfm.documents import stage_key
-from deepfm.errors import ConfigError, DataCorruptError, DataNotReadyError
+from deepfm.errors import ConfigError, DataNotReadyError
 from deepfm.layout import name_below, partition_date, partition_is_file, partition_prefix, partitions_folder
 from deepfm.manifests import Partition, RawFile
 from deepfm.storage import LocalCache, ObjectStore
 
 BATCH_ROWS = 65_536
 """Rows in memory at a time; the size of a file or of its row groups does not matter."""
-_CHUNK_BYTES = 1 << 20
+_READERS = 8
+"""Files that are hashed at a time."""
 
 
 class RawBatch(NamedTuple):
-    """Consecutive rows of a partition, canonical columns."""
+    """Consecutive rows of a partition in canonical form."""
 
     start: int
     """Position of the first row in the partition, files in the order of their keys."""
     rows: pa.RecordBatch
+    unreadable: Mapping[str, NDArray[np.bool_]] = MappingProxyType({})
+    """By column, which rows, bool [N], held a cell that does not fit and is null now."""
 
 
 def find_partition(
-    source: ObjectStore, config: RetrainConfig, logical_date: dt.date, *, scratch: Path
+    source: ObjectStore, config: RetrainConfig, logical_date: dt.date, *, cache: LocalCache
 ) -> Partition | None:
-    """The partition as delivered, fingerprinted by the content of its Parquet files; None if there is none."""
+    """The partition as delivered, fingerprinted by the content of its files; None if there is none.
+
+    A file is read only if it is not known to be as it was when it was last hashed.
+    """
     template = config.data.partition
     prefix = partition_prefix(template, logical_date)
     folder = prefix.rpartition("/")[0] if partition_is_file(template) else prefix
-    keys = [info.key for info in source.list(folder) if _day_of(template, info.key) == logical_date]
-    if not keys:
+    found = [info for info in source.list(folder) if delivered_day(template, info.key) == logical_date]
+    if not found:
         return None
-    files = tuple(_raw_file(source, key, scratch=scratch) for key in sorted(keys))
+    with ThreadPoolExecutor(_READERS) as pool:
+        held = pool.map(lambda info: cache.digest(source, info), found)
+        files = tuple(RawFile(key=info.key, **each._asdict()) for info, each in zip(found, held, strict=True))
     parts = [(file.key.removeprefix(prefix), file.size_bytes, file.sha256) for file in files]
     return Partition(logical_date=logical_date, files=files, fingerprint=stage_key(parts))
 
 
 def days_with_data(source: ObjectStore, config: RetrainConfig) -> list[dt.date]:
-    """Every logical date that the source holds a Parquet file for, oldest first."""
+    """Every logical date that the source holds a data file for, oldest first."""
     template = config.data.partition
-    days = {_day_of(template, info.key) for info in source.list(partitions_folder(template))}
+    days = {delivered_day(template, info.key) for info in source.list(partitions_folder(template))}
     return sorted(day for day in days if day is not None)
+
+
+def delivered_day(template: str, key: str) -> dt.date | None:
+    """The day whose data an object holds; None for markers, hidden files and files of other kinds, too."""
+    day = partition_date(template, key)
+    if day is None or partition_is_file(template) or is_data(name_below(partition_prefix(template, day), key)):
+        return day
+    return None
 
 
 def not_delivered(source: ObjectStore, config: RetrainConfig, logical_date: dt.date) -> ConfigError | DataNotReadyError:
@@ -58,7 +77,7 @@ def not_delivered(source: ObjectStore, config: RetrainConfig, logical_date: dt.d
     if not days:
         return ConfigError(
             "data.source holds no partition at all",
-            required=f"Parquet files below {config.data.partition}",
+            required=f"Parquet or CSV files by the name {config.data.partition}",
             where=source.url,
             next_step="Check data.source, which is relative to the working directory, and data.partition.",
         )
@@ -66,80 +85,39 @@ def not_delivered(source: ObjectStore, config: RetrainConfig, logical_date: dt.d
     return DataNotReadyError(
         f"clicks of {logical_date} are not there",
         observed=there,
-        required=f"a Parquet file below {config.data.partition}",
+        required=f"Parquet or CSV by the name {config.data.partition}",
         where=source.url,
         next_step="Check data.source and the date, or run again once the day is delivered.",
     )
 
 
-def read_schemas(source: ObjectStore, partition: Partition, *, cache: LocalCache) -> dict[str, pa.Schema]:
-    """The Arrow schema of every file.
+def read_schemas(
+    source: ObjectStore, partition: Partition, config: RetrainConfig, *, cache: LocalCache
+) -> dict[str, pa.Schema]:
+    """The Arrow schema of every file; `deepfm.data.files.is_text` tells that of a CSV.
 
     Raises:
-        DataCorruptError: terminal; a file is not readable as Parquet.
+        DataCorruptError: terminal; a file is not readable as what its name says.
     """
-    return {file.key: _open(source, file, cache=cache).schema_arrow for file in partition.files}
+    return {file.key: _open(source, file, config, cache=cache).schema for file in partition.files}
 
 
 def iterate_rows(
     source: ObjectStore, partition: Partition, config: RetrainConfig, *, cache: LocalCache
 ) -> Iterator[RawBatch]:
-    """All rows of a partition in batches of at most `BATCH_ROWS`, in a fixed order; page checksums are verified.
+    """All rows of a partition in batches of at most `BATCH_ROWS`, in a fixed order, in canonical form.
 
     Raises:
         DataCorruptError: terminal; a file cannot be read to its end.
-        DataRejectedError: terminal; a value does not fit its canonical type.
     """
     names = [column.name for column in columns_of(config)]
     start = 0
     for file in partition.files:
-        reader = _open(source, file, cache=cache)
-        batches = reader.iter_batches(batch_size=BATCH_ROWS, columns=names)
-        while True:
-            try:
-                batch = next(batches, None)
-            except (pa.ArrowException, OSError) as cause:
-                raise _corrupt(file.key, cause) from cause
-            if batch is None:
-                break
-            yield RawBatch(start, canonical(batch, config))
+        for batch in _open(source, file, config, cache=cache).batches(names, batch_rows=BATCH_ROWS):
+            yield RawBatch(start, *canonical(batch, config))
             start += batch.num_rows
 
 
-def _open(source: ObjectStore, file: RawFile, *, cache: LocalCache) -> pq.ParquetFile:
+def _open(source: ObjectStore, file: RawFile, config: RetrainConfig, *, cache: LocalCache) -> DataFile:
     path = cache.path(source, file.key, sha256=file.sha256, size_bytes=file.size_bytes)
-    try:
-        return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as cause:
-        raise _corrupt(file.key, cause) from cause
-
-
-def _corrupt(key: str, cause: BaseException) -> DataCorruptError:
-    reason = str(cause).splitlines()[0][:160] if str(cause) else type(cause).__name__
-    return DataCorruptError(f"{key} is not readable as Parquet: {reason}", next_step="Deliver the file again.")
-
-
-def _day_of(template: str, key: str) -> dt.date | None:
-    """The day whose data an object holds; None for markers, hidden files and files of other kinds, too."""
-    day = partition_date(template, key)
-    if day is None or partition_is_file(template) or _is_data(name_below(partition_prefix(template, day), key)):
-        return day
-    return None
-
-
-def _is_data(key: str) -> bool:
-    name = key.rpartition("/")[2]
-    return name.endswith(".parquet") and not name.startswith(("_", "."))
-
-
-def _raw_file(source: ObjectStore, key: str, *, scratch: Path) -> RawFile:
-    path = source.fetch(key, scratch=scratch)
-    digest = hashlib.sha256()
-    size = 0
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    if path.parent == scratch:
-        path.unlink()
-    return RawFile(key=key, sha256=digest.hexdigest(), size_bytes=size)
+    return open_file(path, key=file.key, delimiter=config.data.csv_delimiter)

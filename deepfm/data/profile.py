@@ -124,11 +124,12 @@ def profile_partition(
 ) -> Profile:
     """Figures and quarantined rows of a partition.
 
-    A row is set aside if its label is not 0 or 1, its event time is missing or outside the day, a number is outside its
-    declared range, or its event key is missing or that of a valid row before it: the first such row stays.
+    A row is set aside if a cell of it cannot be read as what its column is, its label is not 0 or 1, its event time is
+    missing or outside the day, a number is outside its declared range, or its event key is missing or that of a valid
+    row before it: the first such row stays. A cell that cannot be read is not counted as missing.
 
     Raises:
-        DataRejectedError: terminal; a file or value cannot be read.
+        DataCorruptError: terminal; a file cannot be read.
     """
     day = DayFigures()
     fields = {name: FieldFigures() for name in config.fields}
@@ -140,7 +141,7 @@ def profile_partition(
             bad = np.logical_or.reduce([reason.mask for reason in reasons])
             _add_batch(day, batch, bad, reasons, config)
             for name, figures in fields.items():
-                figures.add(batch.rows.column(name), config.fields[name])
+                figures.add(_readable(batch, name), config.fields[name])
             writer.write(batch, bad, reasons)
     rows = [day.row(), *(figures.row(name, day.rows) for name, figures in fields.items())]
     return Profile(pd.DataFrame(rows), day, path)
@@ -151,12 +152,15 @@ def bad_rows(
 ) -> Iterator[Reason]:
     """Every reason that applies to some rows of a batch, at least one reason in all."""
     data, rows = config.data, batch.rows
-    label = rows.column(data.label)
-    yield Reason("label", ~_true(pc.is_in(label, value_set=pa.array([0, 1], pa.int64()))))
+    for name, mask in batch.unreadable.items():
+        yield Reason(unreadable_reason(name), mask)
+    zero_or_one = _true(pc.is_in(rows.column(data.label), value_set=pa.array([0, 1], pa.int64())))
+    yield Reason("label", ~zero_or_one & ~_unread(batch, data.label))
     if data.event_time:
-        yield from _time_reasons(rows.column(data.event_time), config, logical_date)
+        yield from _time_reasons(batch, data.event_time, config, logical_date)
     if data.event_key:
-        yield Reason("event_key_missing", _true(rows.column(data.event_key).is_null()))
+        missing = _true(rows.column(data.event_key).is_null())
+        yield Reason("event_key_missing", missing & ~_unread(batch, data.event_key))
         inside = duplicates[(duplicates >= batch.start) & (duplicates < batch.start + rows.num_rows)]
         mask = np.zeros(rows.num_rows, dtype=np.bool_)
         mask[inside - batch.start] = True
@@ -165,6 +169,11 @@ def bad_rows(
         mask = outside(_floats(rows.column(name)), config.fields[name])
         if mask.any():
             yield Reason(f"{name}_out_of_range", mask)
+
+
+def unreadable_reason(column: str) -> str:
+    """Name of the reason that a cell of a column cannot be read as what the column is."""
+    return f"{column}_unreadable"
 
 
 def outside(values: NDArray[np.float64], config: FieldConfig) -> Mask:
@@ -183,7 +192,8 @@ def quarantined_positions(path: Path) -> NDArray[np.int64]:
     return np.asarray(table.column("position").to_numpy(), dtype=np.int64)
 
 
-def _time_reasons(times: pa.Array, config: RetrainConfig, logical_date: dt.date) -> Iterator[Reason]:
+def _time_reasons(batch: RawBatch, column: str, config: RetrainConfig, logical_date: dt.date) -> Iterator[Reason]:
+    times = batch.rows.column(column)
     start, end = config.day_bounds_utc(logical_date)
     kind = pa.timestamp("us", tz="UTC")
     inside = pc.and_(
@@ -191,7 +201,7 @@ def _time_reasons(times: pa.Array, config: RetrainConfig, logical_date: dt.date)
         pc.less(times, pa.scalar(end, kind)),
     )
     missing = _true(times.is_null())
-    yield Reason("event_time_missing", missing)
+    yield Reason("event_time_missing", missing & ~_unread(batch, column))
     yield Reason("outside_day", ~_true(inside) & ~missing)
 
 
@@ -254,6 +264,15 @@ class _QuarantineWriter:
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._path, table.schema, write_page_checksum=True)
         self._writer.write_table(table)
+
+
+def _unread(batch: RawBatch, column: str) -> Mask:
+    return batch.unreadable.get(column, np.zeros(batch.rows.num_rows, dtype=np.bool_))
+
+
+def _readable(batch: RawBatch, column: str) -> pa.Array:
+    array, unread = batch.rows.column(column), batch.unreadable.get(column)
+    return array if unread is None else array.filter(pa.array(~unread))
 
 
 def _true(array: pa.Array) -> Mask:

@@ -1,29 +1,21 @@
-"""Which columns a partition must bring, in which Arrow types, and their one canonical form."""
+"""Which columns a partition must bring, and the stored types that `deepfm.data.casting` knows to read."""
 
 import difflib
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from deepfm.config import RetrainConfig
-from deepfm.errors import DataRejectedError
+from deepfm.data.files import is_text
 from deepfm.manifests import Finding
 
 Role = Literal["label", "event_time", "string", "int64", "key", "numeric"]
 
-_CANONICAL: dict[Role, pa.DataType] = {
-    "label": pa.int64(),
-    "event_time": pa.timestamp("us", tz="UTC"),
-    "string": pa.string(),
-    "int64": pa.int64(),
-    "numeric": pa.float64(),
-}
-_WORDS: dict[Role, str] = {
-    "label": "integer or bool",
-    "event_time": "timestamp",
-    "string": "string",
+_TYPES: dict[Role, str] = {
+    "label": "integer, bool or float",
+    "event_time": "timestamp, date or ISO 8601 text",
+    "string": "string or integer",
     "int64": "integer",
     "key": "string or integer",
     "numeric": "float or integer",
@@ -52,82 +44,78 @@ def columns_of(config: RetrainConfig) -> tuple[Column, ...]:
 
 
 def check_schema(schema: pa.Schema, config: RetrainConfig, *, where: str) -> Iterator[Finding]:
-    """A critical finding for every column that is missing, doubled or of a type outside the allowed ones."""
-    for column in columns_of(config):
+    """A critical finding for every column that is missing, doubled or of a type that its role cannot be read from."""
+    columns = columns_of(config)
+    for column in columns:
         indices = schema.get_all_field_indices(column.name)
         if len(indices) != 1:
-            near = difflib.get_close_matches(column.name, schema.names, n=1)
-            absent = (
-                f"missing, did you mean {near[0]}?" if near else f"missing, there are {', '.join(schema.names[:12])}"
-            )
-            observed = f"{len(indices)} columns of this name" if indices else absent
-            yield _broken("column_present", column.name, f"{observed} in {where}", "one column of exactly this name")
-        elif not _allowed(schema.field(indices[0]).type, column.role):
+            observed = f"{len(indices)} columns of this name" if indices else _absent(column, schema, columns)
+            yield _broken("column_present", column.name, f"{observed} in {where}", _required_name(column, config))
+            continue
+        kind = stored_type(schema.field(indices[0]).type)
+        if is_text(schema) or pa.types.is_null(kind):
+            continue  # cell by cell: text is parsed by role, nulls are missing
+        if not _allowed(kind, column.role, config):
             observed = f"{schema.field(indices[0]).type} in {where}"
-            yield _broken("column_type", column.name, observed, _WORDS[column.role])
-        elif column.role == "event_time" and not _zone_known(schema.field(indices[0]).type, config):
+            yield _broken("column_type", column.name, observed, _required_type(column, kind))
+        elif pa.types.is_timestamp(kind) and not kind.tz and config.data.event_time_zone is None:
             yield _broken(
                 "time_zone", column.name, f"no time zone in {where}", "a zone in the type or data.event_time_zone"
             )
 
 
-def canonical(batch: pa.RecordBatch, config: RetrainConfig) -> pa.RecordBatch:
-    """The batch with the configuration's columns alone, in canonical types, in a fixed order.
-
-    Raises:
-        DataRejectedError: terminal; an integer does not fit into int64, or text is not UTF-8.
-    """
-    arrays, names = [], []
-    for column in columns_of(config):
-        array = batch.column(column.name)
-        try:
-            arrays.append(_cast(array, column.role, config))
-        except pa.ArrowInvalid as cause:
-            raise DataRejectedError(
-                f"column {column.name} has a value that does not fit", required=str(_target(array.type, column.role))
-            ) from cause
-        names.append(column.name)
-    return pa.RecordBatch.from_arrays(arrays, names=names)
+def stored_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values, where a dictionary holds them or not."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _cast(array: pa.Array, role: Role, config: RetrainConfig) -> pa.Array:
-    if role == "event_time":
-        if array.type.tz is None:
-            zone = config.data.event_time_zone or config.time_zone
-            array = pc.assume_timezone(array, zone, ambiguous="earliest", nonexistent="earliest")
-        return array.cast(_CANONICAL[role], safe=False)
-    result = array.cast(_target(array.type, role))
-    result.validate(full=True)
-    return result
-
-
-def _target(kind: pa.DataType, role: Role) -> pa.DataType:
-    if role == "key":
-        return pa.int64() if pa.types.is_integer(kind) else pa.string()
-    return _CANONICAL[role]
-
-
-def _allowed(kind: pa.DataType, role: Role) -> bool:
-    integer = bool(pa.types.is_integer(kind))
-    if role == "label":
-        return integer or bool(pa.types.is_boolean(kind))
-    if role == "event_time":
-        return bool(pa.types.is_timestamp(kind))
-    if role == "int64":
-        return integer
-    if role == "numeric":
-        return integer or bool(pa.types.is_floating(kind))
-    return _is_text(kind) or (role == "key" and integer)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return bool(pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
+def is_text_type(kind: pa.DataType) -> bool:
+    """Whether values of a type are text."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _zone_known(kind: pa.DataType, config: RetrainConfig) -> bool:
-    return bool(kind.tz) or config.data.event_time_zone is not None
+def _allowed(kind: pa.DataType, role: Role, config: RetrainConfig) -> bool:
+    integer, float64 = bool(pa.types.is_integer(kind)), bool(pa.types.is_float64(kind))
+    number = integer or bool(pa.types.is_boolean(kind) or pa.types.is_decimal(kind))
+    match role:
+        case "label" | "numeric":
+            return number or bool(pa.types.is_floating(kind))
+        case "int64":
+            return number or float64
+        case "event_time":
+            since_1970 = config.data.event_time_unit is not None and (integer or float64)
+            return since_1970 or is_text_type(kind) or bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+        case "string" | "key":
+            whole_decimal = bool(pa.types.is_decimal(kind)) and kind.scale == 0
+            return integer or float64 or whole_decimal or is_text_type(kind)
+
+
+def _absent(column: Column, schema: pa.Schema, columns: tuple[Column, ...]) -> str:
+    near = difflib.get_close_matches(column.name, schema.names, n=1)
+    if near:
+        return f"missing, did you mean {near[0]}?"
+    if is_text(schema) and not {known.name for known in columns} & set(schema.names):
+        # Where there is no header line, the first line is a row, which no message may show.
+        return f"missing, and so is every other; the first line has {len(schema.names)} cells, is it a header line?"
+    return f"missing, there are {', '.join(schema.names[:12])}"
+
+
+def _required_name(column: Column, config: RetrainConfig) -> str:
+    required = "one column of exactly this name"
+    if column.role == "label" and "label" not in config.data.model_fields_set:
+        return f'{required}; data.label is "{column.name}" unless it is set'
+    return required
+
+
+def _required_type(column: Column, kind: pa.DataType) -> str:
+    required = _TYPES[column.role]
+    if column.role == "event_time" and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return f'{required}; for integers since 1970 set data.event_time_unit to "s", "ms" or "us"'
+    if column.role == "numeric" and is_text_type(kind):
+        return f'{required}; for text set fields.{column.name}.kind to "categorical"'
+    if column.role == "int64" and is_text_type(kind):
+        return f'{required}; for text set fields.{column.name}.dtype to "string"'
+    return required
 
 
 def _broken(rule: str, column: str, observed: str, required: str) -> Finding:

@@ -41,7 +41,7 @@ def comparable(
         spec.name: FieldConfig(kind=spec.kind, dtype=spec.dtype) for spec in champion.inputs if spec.name not in ours
     }
     widened = config.model_copy(update={"fields": {**config.fields, **extra}})
-    for key, schema in read_schemas(source, holdout.partition, cache=cache).items():
+    for key, schema in read_schemas(source, holdout.partition, widened, cache=cache).items():
         changed += [finding.column for finding in check_schema(schema, widened, where=key)]
     if not changed:
         return widened, None

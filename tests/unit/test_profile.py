@@ -121,7 +121,7 @@ def test_streaming_figures_are_those_of_the_whole_frame(rows, batch_rows, parts)
 def check_fields(frame: pd.DataFrame, rows: list[dict[str, Any]]) -> None:
     many = max(len(rows), 1)
     for name in ("user", "item"):
-        values = [row[name] for row in rows]
+        values = [None if row[name] == "" else row[name] for row in rows]
         assert figures(frame, name)["null_share"] == pytest.approx(values.count(None) / many)
         distinct = len(set(values) - {None})
         assert figures(frame, name)["distinct"] == (distinct or pytest.approx(np.nan, nan_ok=True))

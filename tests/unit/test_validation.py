@@ -39,7 +39,7 @@ def judged(tmp_path: Path) -> Callable[..., Judged]:
     def run(*, config: RetrainConfig = CONFIG) -> Judged:
         source, scratch = open_store(str(tmp_path / "raw")), tmp_path / "scratch"
         scratch.mkdir(exist_ok=True)
-        partition = find_partition(source, config, HOLDOUT, scratch=scratch)
+        partition = find_partition(source, config, HOLDOUT, cache=LocalCache(tmp_path / "c", 2**30))
         assert partition is not None
         return judge_partition(source, partition, config, cache=LocalCache(tmp_path / "c", 2**30), scratch=scratch)
 
@@ -204,10 +204,10 @@ def test_flipped_bits_are_refused_or_change_nothing(tmp_path):
     path, source, cache = file_of(tmp_path), open_store(str(tmp_path / "raw")), LocalCache(tmp_path / "c", 2**30)
 
     def rows() -> pa.Table | None:
-        partition = find_partition(source, CONFIG, HOLDOUT, scratch=tmp_path / "s")
+        partition = find_partition(source, CONFIG, HOLDOUT, cache=cache)
         assert partition is not None
         try:
-            if check_files(read_schemas(source, partition, cache=cache), CONFIG):
+            if check_files(read_schemas(source, partition, CONFIG, cache=cache), CONFIG):
                 return None
             batches = [batch.rows for batch in iterate_rows(source, partition, CONFIG, cache=cache)]
         except DataRejectedError:
@@ -276,7 +276,7 @@ def test_a_day_that_was_not_delivered_names_the_days_that_were(tmp_path):
         write_day(tmp_path / "raw", day, click_day(day, rows=3))
     (tmp_path / "raw" / f"dt={HOLDOUT}").mkdir()
     (tmp_path / "raw" / f"dt={HOLDOUT}" / "_SUCCESS").touch()
-    assert find_partition(source, CONFIG, HOLDOUT, scratch=tmp_path) is None
+    assert find_partition(source, CONFIG, HOLDOUT, cache=LocalCache(tmp_path / "c", 2**30)) is None
     late = not_delivered(source, CONFIG, HOLDOUT)
     assert isinstance(late, DataNotReadyError)
     assert f"{DAYS[0]} to {DAYS[-1]}, 3 days" in str(late)
@@ -287,7 +287,8 @@ def test_a_partition_is_known_by_its_content_alone(tmp_path):
         config = tiny_config({"data.partition": prefix})
         folder = tmp_path / root / Path(prefix.format(date=HOLDOUT)).parent
         write_day(folder, HOLDOUT, click_day(HOLDOUT, rows=rows))
-        partition = find_partition(open_store(str(tmp_path / root)), config, HOLDOUT, scratch=tmp_path / "s")
+        cache = LocalCache(tmp_path / "c", 2**30)
+        partition = find_partition(open_store(str(tmp_path / root)), config, HOLDOUT, cache=cache)
         assert partition is not None
         return partition.fingerprint
 
@@ -302,11 +303,12 @@ def test_a_share_of_bad_rows_comes_with_its_reasons(tmp_path):
     index = table.schema.get_field_index("click")
     write_day(tmp_path / "raw", HOLDOUT, table.set_column(index, "click", pa.array(labels, pa.int64())))
     source = open_store(str(tmp_path / "raw"))
-    partition = find_partition(source, CONFIG, HOLDOUT, scratch=tmp_path / "s")
+    cache = LocalCache(tmp_path / "cache", 2**20)
+    partition = find_partition(source, CONFIG, HOLDOUT, cache=cache)
     assert partition is not None
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    judged = judge_partition(source, partition, CONFIG, cache=LocalCache(tmp_path / "cache", 2**20), scratch=scratch)
+    judged = judge_partition(source, partition, CONFIG, cache=cache, scratch=scratch)
     (broken,) = [finding for finding in judged.findings if finding.rule == "bad_share"]
     assert broken.sentence == (
         "bad_share of the day: bad_share 0.2 (20 label), required at most 0.05 (validation.max_bad_share)"
