@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from deepfm import layout, stage_keys
+from deepfm.data.partitions import delivered_day
 from deepfm.errors import DeepFMError, UsageError
 from deepfm.layout import DecisionResult
 from deepfm.manifests import LogEntry, ValidationReport
@@ -148,14 +149,12 @@ def side_by_side(read: Callable[[T], R], jobs: Sequence[T], *, progress: Progres
 
 
 def _delivered(workspace: Workspace) -> tuple[dict[dt.date, tuple[ObjectInfo, ...]] | None, str]:
-    from deepfm.data.files import is_data
-
     template = workspace.config.data.partition
     try:
-        infos = [info for info in workspace.source.list(layout.partitions_folder(template)) if is_data(info.key)]
+        infos = workspace.source.list(layout.partitions_folder(template))
     except DeepFMError as problem:
         return None, str(problem)
-    dated = ((layout.partition_date(template, info.key), info) for info in infos)
+    dated = ((delivered_day(template, info.key), info) for info in infos)
     files = _grouped((date, info) for date, info in dated if date is not None)
     if not files:
         return None, f"data.source holds no day of the form {template} ({workspace.source.url})"
@@ -164,7 +163,7 @@ def _delivered(workspace: Workspace) -> tuple[dict[dt.date, tuple[ObjectInfo, ..
 
 def _day(workspace: Workspace, listing: Listing, date: dt.date, reports: tuple[ValidationReport, ...]) -> DayRecords:
     files = None if listing.delivered is None else listing.delivered.get(date, ())
-    of_delivery = tuple(report for report in reports if not files or _same_files(report, files))
+    of_delivery = tuple(report for report in reports if not files or _same_files(workspace, report, files))
     return DayRecords(
         delivered=None if files is None else bool(files),
         reports=reports,
@@ -178,9 +177,12 @@ def _day(workspace: Workspace, listing: Listing, date: dt.date, reports: tuple[V
     )
 
 
-def _same_files(report: ValidationReport, files: Sequence[ObjectInfo]) -> bool:
-    judged = {(file.key, file.size_bytes) for file in report.partition.files}
-    return judged == {(info.key, info.size_bytes) for info in files}
+def _same_files(workspace: Workspace, report: ValidationReport, files: Sequence[ObjectInfo]) -> bool:
+    judged = {file.key: file for file in report.partition.files}
+    if {(file.key, file.size_bytes) for file in judged.values()} != {(info.key, info.size_bytes) for info in files}:
+        return False
+    known = ((info.key, workspace.cache.known(workspace.source, info)) for info in files)
+    return all(digest in {None, judged[key].sha256} for key, digest in known)
 
 
 def _found(parse: Callable[[str], T | None], objects: Iterable[ObjectInfo]) -> list[T]:

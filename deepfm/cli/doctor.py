@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from deepfm.cli.options import JsonOption, StoreOption
+from deepfm.cli.options import JsonOption, StoreOption, VerboseOption
 
 if TYPE_CHECKING:
     from deepfm.doctor.checks import Check
@@ -33,6 +33,7 @@ def doctor(
         bool, typer.Option("--read-only", help="Write nothing to the store: for machines that only consume.")
     ] = False,
     as_json: JsonOption = False,  # noqa: FBT002 - a typer flag
+    _verbose: VerboseOption = False,  # noqa: FBT002 - a typer flag
 ) -> None:
     """Check this machine, the configuration, the clicks, the store and the champion, and say what to do.
 

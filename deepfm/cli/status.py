@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from deepfm.cli.options import ConfigOption, JsonOption, StoreOption, parse_date, print_json
+from deepfm.cli.options import ConfigOption, JsonOption, StoreOption, VerboseOption, parse_date, print_json
 from deepfm.config_file import load_config
 from deepfm.workspace import open_workspace
 
@@ -34,14 +34,15 @@ def status(
     ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a typer flag
+    _verbose: VerboseOption = False,  # noqa: FBT002 - a typer flag
 ) -> None:
     """Show for every day what was delivered, judged, prepared, trained and decided, and what to run next.
 
     A day is [bold]stale[/] if a run today would come to something else: it or a day of its window was delivered
     again, a missing day has arrived, or the configuration has changed.
 
-    Nothing is downloaded: names and sizes of files are compared with what was judged. A file that was replaced by other
-    content of the same name and size goes unnoticed here; the next run reads it and makes another version.
+    Nothing is downloaded: names and sizes of files are compared with what was judged, and contents where this machine
+    has read them. Other content of the same name and size that it never read goes unnoticed here; a run reads it.
 
     [bold]Example[/]: deepfm status --config clicks.toml --start 2026-11-01 --end 2026-11-30
     """

@@ -52,18 +52,18 @@ def skipped(name: str, why: str) -> Check:
     return Check(name=name, status="skipped", observed=why)
 
 
-def refusal(name: str, error: DeepFMError) -> Check:
-    """The failed check that an error stands for."""
+def refusal(name: str, error: DeepFMError, *, otherwise: str = "Change what the line names.") -> Check:
+    """The failed check that an error stands for; `otherwise` is the next step of an error that names none."""
     observed = str(error).removesuffix(f". {error.next_step}") if error.next_step else str(error)
-    return failed(name, observed, error.next_step, exit_code=error.exit_code)
+    return failed(name, observed, error.next_step or otherwise, exit_code=error.exit_code)
 
 
-def attempt(name: str, check: Callable[[], Check]) -> Check:
-    """The check's result; an error of ours is a failed one."""
+def attempt(name: str, check: Callable[[], Check], *, otherwise: str = "Change what the line names.") -> Check:
+    """The check's result; an error of ours is a failed one, as in `refusal`."""
     try:
         return check()
     except DeepFMError as error:
-        return refusal(name, error)
+        return refusal(name, error, otherwise=otherwise)
 
 
 def exit_code(checks: list[Check]) -> int:

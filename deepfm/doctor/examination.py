@@ -67,7 +67,7 @@ def _config(patient: Patient) -> tuple[RetrainConfig | None, Check]:
     try:
         config = load_config(patient.config_path)
     except DeepFMError as error:
-        return None, refusal("config.toml", error)
+        return None, refusal("config.toml", error, otherwise="Correct the TOML.")
     if patient.source_url is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"source": patient.source_url})})
     return config, ok("config.toml", str(patient.config_path))

@@ -10,6 +10,8 @@ from deepfm.registry import Registry
 from deepfm.serving import VersionModel, read_version
 from deepfm.storage import ObjectStore
 
+_RESTORE = "Restore the object from a backup or an older object version, or roll back: deepfm rollback."
+
 
 def registry(store: ObjectStore, model: str) -> Iterator[Check]:
     """The checks of one model's log and champion; nothing is written."""
@@ -25,7 +27,7 @@ def registry(store: ObjectStore, model: str) -> Iterator[Check]:
             f"{len(entries)} entries without a gap; the last is a {last.operation} of {last.version} by {last.actor}",
         )
 
-    checked = attempt("registry.log", readable)
+    checked = attempt("registry.log", readable, otherwise=_RESTORE)
     yield checked
     if checked.status == "failed":
         yield skipped("registry.champion", "the log cannot be read")
@@ -47,4 +49,4 @@ def registry(store: ObjectStore, model: str) -> Iterator[Check]:
             return failed("registry.champion", observed, step, exit_code=IntegrityError.exit_code)
         return ok("registry.champion", observed)
 
-    yield attempt("registry.champion", answers)
+    yield attempt("registry.champion", answers, otherwise=_RESTORE)

@@ -97,7 +97,7 @@ def _s3(place: ObjectStore) -> Iterator[Check]:
         yield ok("store.credentials", f"from {facts.credentials}")
     else:
         step = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
-        yield failed("store.credentials", "none, or a part of them only, were found", step)
+        yield failed("store.credentials", "none were found", step)
         return
     try:
         server = place.server_time()

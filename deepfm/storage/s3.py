@@ -4,13 +4,15 @@ The commit of the whole system is one PutObject that succeeds only if the key is
 botocore retries, and one that it does not, because a retried conditional write reports its own first success as a loss.
 """
 
+import datetime as dt
 import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from email.utils import parsedate_to_datetime
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -79,8 +81,32 @@ _EXPLAINED = {
     "QuotaExceeded": ("quota of the store is used up", "Free some space, then run the same command again."),
     "EntityTooLarge": ("object is too large for the store", "Choose another store."),
 }
+_ORIGINS = {
+    "env": "the environment",
+    "shared-credentials-file": "the shared credentials file",
+    "config-file": "the AWS config file",
+    "assume-role": "an assumed role",
+    "assume-role-with-web-identity": "a web identity",
+    "custom-process": "a process named in the AWS config file",
+    "sso": "single sign-on",
+    "container-role": "the container's role",
+    "iam-role": "the instance's role",
+}
+_PROFILED = {"shared-credentials-file", "config-file", "assume-role", "custom-process", "sso"}
 _PASSING_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "OperationAborted"}
 _PASSING_STATUS = {408, 409, 425, 429}
+
+
+class S3Facts(NamedTuple):
+    """How a bucket is reached; nothing secret."""
+
+    bucket: str
+    endpoint: str
+    region: str
+    addressing: str
+    """`path` or `host name`: where in a request's URL the bucket is."""
+    credentials: str
+    """Where they come from, in words; empty if there are none."""
 
 
 class S3Store:
@@ -96,6 +122,8 @@ class S3Store:
         self._prefix = f"{prefix}/" if prefix else ""
         try:
             self._client, self._single = _clients()
+        except _CREDENTIAL_ERRORS as cause:
+            raise _no_credentials(self.url) from cause
         except (BotoCoreError, ValueError) as cause:
             raise ConfigError(
                 "S3 client cannot be set up",
@@ -203,6 +231,30 @@ class S3Store:
         except NotFoundError:
             return
 
+    def describe(self) -> S3Facts:
+        """Where requests go and whose credentials they carry; the store is not asked."""
+        found = boto3.Session().get_credentials()
+        style = (getattr(self._client.meta.config, "s3", None) or {}).get("addressing_style")
+        return S3Facts(
+            bucket=self._bucket,
+            endpoint=self._endpoint,
+            region=self._client.meta.region_name,
+            addressing="path" if style == "path" else "host name",
+            credentials="" if found is None else _origin(found.method),
+        )
+
+    def server_time(self) -> dt.datetime | None:
+        """The server's clock, from the answer to one listing that is asked once; None if it does not tell.
+
+        Raises:
+            ConfigError: terminal; what every other call would raise, too.
+            StoreUnavailableError: transient; no answer within seconds.
+        """
+        with self._translated(""):
+            answer = self._single.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return parsedate_to_datetime(date) if date else None
+
     @property
     def _endpoint(self) -> str:
         # A netloc may hold credentials, host and port do not.
@@ -290,6 +342,12 @@ def _clients() -> tuple["S3Client", "S3Client"]:
     )
 
 
+def _origin(method: str) -> str:
+    """Where credentials come from, by botocore's name for it."""
+    words = _ORIGINS.get(method, method)
+    return f"{words}, profile {boto3.Session().profile_name}" if method in _PROFILED else words
+
+
 def _status(cause: BaseException | None) -> int:
     if not isinstance(cause, ClientError):
         return 0
@@ -299,16 +357,20 @@ def _status(cause: BaseException | None) -> int:
 def _translation(cause: Exception, *, where: str, endpoint: str) -> DeepFMError:
     """The one place where an error of the store becomes a line of ours; no text of the server is repeated."""
     if isinstance(cause, _CREDENTIAL_ERRORS):
-        return ConfigError(
-            "no usable credentials for the store",
-            where=where,
-            next_step="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
-        )
+        return _no_credentials(where)
     if isinstance(cause, ClientError):
         return _refusal(cause, where=where, endpoint=endpoint)
     if isinstance(cause, HTTPClientError | ConnectionFailedError | ResponseParserError):
         return _unavailable(type(cause).__name__, where=where, endpoint=endpoint)
     return ConfigError("request cannot be made", observed=type(cause).__name__, where=where)
+
+
+def _no_credentials(where: str) -> ConfigError:
+    return ConfigError(
+        "no usable credentials for the store",
+        where=where,
+        next_step="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
+    )
 
 
 def _refusal(cause: ClientError, *, where: str, endpoint: str) -> DeepFMError:

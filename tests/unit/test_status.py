@@ -1,6 +1,7 @@
 """The calendar of days: what was done, what came of it, and what a run today would change."""
 
 import datetime as dt
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from deepfm.documents import sha256_hex, stage_key
 from deepfm.errors import ConfigError, IntegrityError, UsageError
 from deepfm.manifests import Finding, Gap, Partition, RawFile, ValidationReport, WindowDay
 from deepfm.storage import LocalCache, open_store
+from deepfm.storage.digests import KnownDigests
 from deepfm.workspace import Workspace
 from tests.factories import decision, entry, manifest
 from tests.tiny_days import tiny_config
@@ -27,7 +29,8 @@ class Counting:
     """A store that counts its calls."""
 
     def __init__(self, store: Any) -> None:
-        self._store, self.calls = store, Counter()
+        self._store = store
+        self.calls: Counter[str] = Counter()
 
     def __getattr__(self, name: str) -> Any:
         if name != "url":
@@ -339,3 +342,13 @@ def test_what_is_read_grows_with_the_range_and_not_with_the_history(tmp_path):
     assert source.calls == {"list": 1}
     # 8 judgements, 5 decisions, 5 log entries and no manifest, for no version of the range is stale.
     assert store.calls == {"list": 2, "read": 18}
+
+
+def test_other_bytes_of_one_size_are_noticed_where_this_machine_has_read_them(promoted):
+    promoted.deliver(WINDOW[0], b"CLICKS")
+    (info,) = promoted.source.list(f"dt={WINDOW[0]}")
+    # As if it had been hashed some time after its delivery.
+    digests = KnownDigests(promoted.folder / "cache" / "digests")
+    later = time.time_ns() + 10**10
+    digests.remember(promoted.source.url, info, sha256=sha256_hex(b"CLICKS"), began_ns=later)
+    assert promoted.row().reasons == (f"{WINDOW[0]} was delivered again",)
