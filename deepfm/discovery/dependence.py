@@ -22,6 +22,8 @@ _PRIOR_ROWS = 5.0
 _BINS = 64
 _PURE_SHARE = 0.05
 _CHANCE = 1e-9
+_ENOUGH_ROWS = 1_000
+_TOLD_BY_NULLS = 0.95
 _SAME = 0.99
 _MANY = 50
 
@@ -46,15 +48,14 @@ def tells_label(values: Values, clicked: Clicked) -> Verdict:
     clicks, others = int(clicked.sum()), int((~clicked).sum())
     if min(clicks, others) < MIN_OF_A_CLASS:
         return Verdict(0.5, "")
-    codes = _binned(values)
-    reached = _out_of_fold_auc(codes, clicked)
+    reached = _out_of_fold_auc(_binned(values), clicked)
     if values.kind in {"integer", "number"}:
         numbers = values.floats()
         there = np.isfinite(numbers)
         if min(int(clicked[there].sum()), int((~clicked[there]).sum())) >= MIN_OF_A_CLASS:
             alone = auc(numbers[there], clicked[there])
             reached = max(reached, alone, 1.0 - alone)
-    return Verdict(reached, _leak(values, codes, clicked, reached))
+    return Verdict(reached, _leak(values, clicked, reached))
 
 
 def repeats(values: Values, other: Values) -> bool:
@@ -69,22 +70,33 @@ def repeats(values: Values, other: Values) -> bool:
     return share == 1.0 or (few >= _MANY and share >= _SAME)
 
 
-def _leak(values: Values, codes: NDArray[np.int64], clicked: Clicked, reached: float) -> str:
-    if reached >= LEAK_AUC:
-        nulls = values.nulls
-        if nulls.any() and not nulls.all() and abs(clicked[nulls].mean() - clicked[~nulls].mean()) > 0.95:
-            there, missing = clicked[~nulls].mean(), clicked[nulls].mean()
-            return f"tells the label by being missing: {there:.0%} clicked where it is there, {missing:.0%} where not"
-        if _pure(values.codes, clicked):
-            return "tells the label: all rows of a value have the same label"
-        return f"tells the label: it alone reaches AUC {reached:.3f}"
+def _leak(values: Values, clicked: Clicked, reached: float) -> str:
+    nulls = values.nulls
+    if reached < LEAK_AUC:
+        return _always_clicked(values.codes, clicked)
+    if nulls.any() and abs(clicked[nulls].mean() - clicked[~nulls].mean()) > _TOLD_BY_NULLS:
+        there, missing = clicked[~nulls].mean(), clicked[nulls].mean()
+        return f"tells the label: {there:.0%} clicked where there, {missing:.0%} where missing"
+    if _pure(values.codes, clicked):
+        return "tells the label: all rows of a value have the same label"
+    return f"tells the label: it alone reaches AUC {reached:.3f}"
+
+
+def _always_clicked(codes: NDArray[np.int64], clicked: Clicked) -> str:
+    """The reason, if one value, or whatever is not the usual value, was clicked without exception.
+
+    Such as an amount paid, which is 0 but for a few of the clicks.
+    """
     rows, clicks = np.bincount(codes), np.bincount(codes, clicked)
-    # A value that is always clicked, such as "bought" where few of the clicks were purchases.
+    usual = int(rows.argmax())
+    rows = np.append(rows, len(codes) - rows[usual])
+    clicks = np.append(clicks, clicked.sum() - clicks[usual])
     always = (clicks == rows) & (clicks >= _PURE_SHARE * clicked.sum())
-    always &= clicked.mean() ** np.minimum(rows, 1000) * len(rows) < _CHANCE
-    if always.any():
-        return f"tells the label: one of its values was clicked in all of its {int(rows[always].max())} rows"
-    return ""
+    always &= clicked.mean() ** np.minimum(rows, _ENOUGH_ROWS) * len(rows) < _CHANCE
+    if not always.any():
+        return ""
+    value = "values that are not the usual one were" if always[-1] else "one of its values was"
+    return f"tells the label: {value} clicked in all of {int(rows[always].max())} rows"
 
 
 def _binned(values: Values) -> NDArray[np.int64]:

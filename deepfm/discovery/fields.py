@@ -47,13 +47,8 @@ def decide(columns: Sequence[Values], facts: Facts) -> list[FoundColumn]:
             kept.append(column.name)
             continue
         place = found.index(column)
-        found[place] = _left_out(column, f"says the same as {twin}: their values go together one to one")
+        found[place] = _left_out(column, f"repeats {twin}, one value for each of its values")
     return found
-
-
-def usable_name(name: str) -> bool:
-    """Whether a field can have this name: it is one of an argument of the consumer."""
-    return name.isidentifier() and name != "probability"
 
 
 def _decided(values: Values, facts: Facts) -> FoundColumn:
@@ -88,7 +83,7 @@ def _obstacles(values: Values, facts: Facts) -> Iterator[str]:
         yield "you asked for it"
     if values.kind == "nested":
         yield f"{values.array.type} is neither text nor a number"
-    if not usable_name(values.name):
+    if not naming.is_usable(values.name):
         yield "a field needs a name of letters, digits and _, and not probability: rename the column"
     if values.name in facts.unsteady:
         yield "some files do not have it, or have it twice"
@@ -103,19 +98,19 @@ def _doubts(values: Values, column: FoundColumn) -> Iterator[str]:
     """Why a column that could be a field should be none."""
     name = values.name
     if naming.is_metadata(name):
-        yield "it is about how the rows were logged, not about what was shown"
+        yield "about how rows were logged, not about what was shown"
     if naming.label_rank(name) is not None and values.distinct <= 2:
-        yield "it is the name of an outcome, which is not known before the click"
+        yield "an outcome by its name: not known before the click"
     if naming.is_personal(name) or _looks_personal(values):
-        yield "it tells who somebody is, and the model file would hold its values"
+        yield "tells who somebody is, and the model file would hold it"
     if _is_date(values):
         yield "a time or a date: tomorrow has others"
     if naming.is_visit(name):
-        yield "it ends with the visit: tomorrow has others"
+        yield "ends with the visit: tomorrow has others"
     if column.kind == "categorical" and all_distinct(values):
-        yield "nearly every row has a value of its own: there is nothing to learn from"
+        yield "nearly every row has a value of its own: nothing repeats"
     if _is_prose(values):
-        yield "text that hardly repeats: there is nothing to learn from"
+        yield "text that hardly repeats"
 
 
 def _left_out(column: FoundColumn, reason: str) -> FoundColumn:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from deepfm.data.files import is_csv
 from deepfm.discovery.roles import absent
-from deepfm.discovery.sample import opened
+from deepfm.discovery.tables import opened
 from deepfm.discovery.times import NONE, Form, days_of, form_of
 from deepfm.discovery.values import INTEGER, MISSING, NUMBER
 from deepfm.errors import DataRejectedError, UsageError

@@ -69,8 +69,8 @@ class FoundTimes(Part):
     """Its name."""
     unit: Literal["s", "ms", "us"] | None = None
     """Of whole numbers since 1970."""
-    aware: bool = True
-    """Whether the values say their zone."""
+    zone: str | None = None
+    """Zone assumed for values that do not say theirs."""
     outside_share: float = 0.0
     """Largest share of the rows of a day that lie outside of it."""
 
@@ -95,7 +95,7 @@ class Found(Part):
     rows_read: int = 0
     """Rows that the findings are made from."""
     whole: bool = True
-    """Whether they are all rows there are."""
+    """Whether every file was read to its end, so that rows are counted and not estimated."""
     days: FoundDays
     """The days."""
     label: str

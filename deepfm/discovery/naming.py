@@ -43,6 +43,11 @@ def words_of(name: str) -> tuple[str, ...]:
     return tuple(word.lower() for word in _WORD.findall(name))
 
 
+def is_usable(name: str) -> bool:
+    """Whether a field can have this name: it becomes an argument of the consumer."""
+    return name.isidentifier() and name != "probability"
+
+
 def label_rank(name: str) -> int | None:
     """The place among the names of labels, 0 the likeliest; None for other names."""
     plain = "_".join(words_of(name))

@@ -149,10 +149,10 @@ def find_time(columns: Sequence[Values], wishes: Wishes, dates: NDArray[np.int64
 def time_form(values: Values, *, asked: bool = False) -> Form | None:
     """How a column stores instants; None if it does not, or in a way that no configuration can name."""
     form = believed_form(values, asked=asked)
-    if form is None or not form.is_instant or values.uneven:
+    if form is None or not form.is_instant:
         return None
-    number = form.kind == "epoch"
-    return None if number and (values.kind != "integer" or form.unit not in _UNITS) else form
+    unknown = form.kind == "epoch" and (values.kind == "text" or form.unit not in _UNITS)
+    return None if unknown else form
 
 
 def believed_form(values: Values, *, asked: bool = False) -> Form | None:

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from deepfm.data.files import DataFile, is_csv, open_file
-from deepfm.discovery.delimiters import delimiter_of
+from deepfm.data.files import DataFile, is_csv
 from deepfm.discovery.source import Delivered
+from deepfm.discovery.tables import fetched, named_once, opened, unified
 from deepfm.errors import DataCorruptError
 from deepfm.storage import ObjectInfo, ObjectStore
 
@@ -59,7 +59,7 @@ class Sample(NamedTuple):
     unreadable: tuple[str, ...]
     """Files that could not be read, with the reason."""
     whole: bool
-    """Whether every file was read to its end and every row kept."""
+    """Whether every file was read to its end, so that rows are counted."""
 
 
 def read_sample(store: ObjectStore, delivered: Delivered, *, scratch: Path) -> Sample:
@@ -77,43 +77,6 @@ def read_sample(store: ObjectStore, delivered: Delivered, *, scratch: Path) -> S
     if not reading.schemas:
         raise reading.errors[0]
     return reading.sample(delivered.files, chosen)
-
-
-def read_flat(store: ObjectStore, info: ObjectInfo, *, scratch: Path, rows: int = 20_000) -> pa.Table:
-    """The first rows of one file.
-
-    Raises:
-        DataCorruptError: terminal; it is not readable.
-    """
-    with fetched(store, info.key, scratch=scratch) as path:
-        file, _ = opened(path, info.key)
-        batches = []
-        for batch in file.batches(_once(file.schema)[0]):
-            batches.append(batch)
-            if sum(part.num_rows for part in batches) >= rows:
-                break
-        return _unified([pa.Table.from_batches([batch]) for batch in batches]) if batches else pa.table({})
-
-
-class fetched:  # noqa: N801 - used as a statement
-    """Within it, a local path that holds an object; a download is removed afterwards."""
-
-    def __init__(self, store: ObjectStore, key: str, *, scratch: Path) -> None:
-        self._path = store.fetch(key, scratch=scratch)
-        self._scratch = scratch
-
-    def __enter__(self) -> Path:
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        if self._path.parent == self._scratch:
-            self._path.unlink(missing_ok=True)
-
-
-def opened(path: Path, key: str) -> tuple[DataFile, str | None]:
-    """The open file and the delimiter of a CSV that does not use the usual one."""
-    delimiter = delimiter_of(path, key=key) if is_csv(key) else None
-    return open_file(path, key=key, delimiter=delimiter), delimiter
 
 
 def _chosen(files: Mapping[dt.date, Sequence[ObjectInfo]]) -> dict[dt.date, Sequence[ObjectInfo]]:
@@ -156,8 +119,8 @@ class _Reading:
         try:
             with fetched(self._store, info.key, scratch=self._scratch) as path:
                 file, delimiter = opened(path, info.key)
-                names, doubled = _once(file.schema)
-                for rows in self._rows(file, names):
+                names, doubled = named_once(file.schema)
+                for rows in self._rows(file, names, day):
                     self._add(rows, day)
         except DataCorruptError as error:
             self.errors.append(error)
@@ -175,12 +138,13 @@ class _Reading:
         density = sum(self._counted.values()) / max(read_bytes, 1)
         days = []
         for index, (date, infos) in enumerate(files.items()):
-            whole = len(chosen.get(date, ())) == len(infos) and not self._cut
+            whole = len(chosen.get(date, ())) == len(infos)
             size = sum(info.size_bytes for info in infos)
             days.append(Day(date, self._counted[index] if whole else round(size * density), date in chosen))
+        everything = all(len(chosen.get(date, ())) == len(infos) for date, infos in files.items())
         names = {name for schema in self.schemas for name in schema}
         return Sample(
-            rows=_unified(self._tables),
+            rows=unified(self._tables),
             day=np.concatenate(self._days) if self._days else np.zeros(0, np.int64),
             days=tuple(days),
             from_text=self._from_text,
@@ -188,19 +152,18 @@ class _Reading:
             partial=tuple(sorted(name for name in names if any(name not in schema for schema in self.schemas))),
             doubled=tuple(sorted(self._doubled)),
             unreadable=tuple(str(error) for error in self.errors),
-            whole=self._stride == 1
-            and not self._cut
-            and all(len(chosen.get(d, ())) == len(f) for d, f in files.items()),
+            whole=not self._cut and not self.errors and everything,
         )
 
-    def _rows(self, file: DataFile, names: list[str]) -> Iterator[pa.RecordBatch]:
+    def _rows(self, file: DataFile, names: list[str], day: int) -> Iterator[pa.RecordBatch]:
         read = 0
         for batch in file.batches(names):
-            yield batch
-            read += batch.num_rows
             if read >= _FILE_ROWS:
                 self._cut = True
+                self._counted[day] += (file.rows or read) - read
                 return
+            yield batch
+            read += batch.num_rows
 
     def _add(self, batch: pa.RecordBatch, day: int) -> None:
         self._counted[day] += batch.num_rows
@@ -222,54 +185,3 @@ class _Reading:
             self._days[index] = self._days[index][chosen]
             self._kept += len(chosen)
         self._stride *= 2
-
-
-def _once(schema: pa.Schema) -> tuple[list[str], list[str]]:
-    """Names that a schema has once, and names that it has more often."""
-    counts = Counter(schema.names)
-    return [name for name in schema.names if counts[name] == 1], [name for name in counts if counts[name] > 1]
-
-
-def _unified(tables: Sequence[pa.Table]) -> pa.Table:
-    """The rows of all tables under one schema: a column whose type differs is read as text."""
-    types: dict[str, set[pa.DataType]] = {}
-    for table in tables:
-        for field in table.schema:
-            types.setdefault(field.name, set()).add(_plain(field.type))
-    target = pa.schema([(name, _one_type(kinds)) for name, kinds in types.items()])
-    return pa.concat_tables([_as(table, target) for table in tables]) if tables else pa.table({})
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _one_type(kinds: set[pa.DataType]) -> pa.DataType:
-    known = {kind for kind in kinds if not pa.types.is_null(kind)}
-    if len(known) <= 1:
-        return next(iter(known), pa.null())
-    if all(pa.types.is_integer(kind) for kind in known):
-        return pa.int64()
-    if all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in known):
-        return pa.float64()
-    if all(pa.types.is_timestamp(kind) and kind.tz for kind in known):
-        return pa.timestamp("us", tz="UTC")
-    return pa.string()
-
-
-def _as(table: pa.Table, target: pa.Schema) -> pa.Table:
-    columns = []
-    for field in target:
-        if field.name not in table.column_names:
-            columns.append(pa.nulls(table.num_rows, field.type))
-            continue
-        column = table.column(field.name)
-        nested = pa.types.is_nested(column.type) or pa.types.is_binary(column.type)
-        same = column.type == field.type
-        columns.append(column if same else _nothing(column, field) if nested else column.cast(field.type, safe=False))
-    return pa.table(columns, schema=target)
-
-
-def _nothing(column: pa.ChunkedArray, field: pa.Field) -> pa.Array:
-    # A list in some files and a plain type in others: the column is of no use either way.
-    return pa.nulls(len(column), field.type)

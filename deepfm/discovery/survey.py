@@ -1,7 +1,6 @@
 """A source looked at: where it is, how its days are named, what its columns are, and what fits them."""
 
 import math
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,16 +12,14 @@ from deepfm.config import ValidationConfig
 from deepfm.data.files import is_data
 from deepfm.discovery.fields import Facts, decide
 from deepfm.discovery.found import Found, FoundColumn, FoundDays, FoundTimes, Role
-from deepfm.discovery.naming import time_rank
-from deepfm.discovery.roles import Time, Wishes, believed_form, clicked_of, find_group, find_key, find_label, find_time
-from deepfm.discovery.sample import Sample, read_flat, read_sample
+from deepfm.discovery.places import listed, without_days
+from deepfm.discovery.roles import Time, Wishes, clicked_of, find_group, find_key, find_label, find_time
+from deepfm.discovery.sample import Sample, read_sample
 from deepfm.discovery.sizing import ctr_limits, null_limit, sampling_of, size_days
 from deepfm.discovery.source import Delivered, find_days
 from deepfm.discovery.values import Values, typed
 from deepfm.discovery.zones import place_in
-from deepfm.errors import DataRejectedError, NotFoundError, UsageError
-from deepfm.layout import DATA_SUFFIXES
-from deepfm.storage import ObjectInfo, ObjectStore, open_store
+from deepfm.errors import DataRejectedError, UsageError
 
 PSEUDO_DAYS = "_pseudo_days"
 """File beside partitions that are blocks of rows and no days."""
@@ -42,11 +39,11 @@ def survey(where: str, wishes: Wishes, *, scratch: Path) -> Found:
         DataRejectedError: terminal; no file is readable, or there is no row.
         StoreUnavailableError: transient.
     """
-    store, listing = _listed(where)
+    store, listing = listed(where)
     files = [info for info in listing if is_data(info.key)]
     delivered = find_days(files, template=wishes.partition)
     if not files or delivered is None:
-        raise _without_days(where, store, listing, files, wishes, scratch=scratch)
+        raise without_days(where, store, listing, files, wishes, scratch=scratch)
     sample = read_sample(store, delivered, scratch=scratch)
     if not sample.rows.num_rows:
         raise DataRejectedError("the files hold no row", where=where, next_step="Check the source.")
@@ -99,7 +96,7 @@ def _found(where: str, delivered: Delivered, sample: Sample, wishes: Wishes, *, 
         max_bad_share=_bad_limit(rows, roles, usual),
         time_zone=zone,
         zone_note=_zone_note(rows.time, zone, wishes),
-        times=_times(rows.time, rows.day, usual),
+        times=_times(rows, usual, wishes),
         negatives_per_positive=negatives,
         sampling_note=why,
         columns=tuple(_with_limit(column, rows, usual) for column in columns),
@@ -183,13 +180,17 @@ def _with_limit(column: FoundColumn, rows: _Rows, usual: NDArray[np.bool_]) -> F
     return column.model_copy(update={"max_null_share": null_limit(seen, default=_DEFAULTS.max_null_share)})
 
 
-def _times(time: Time | None, day: NDArray[np.int64], usual: NDArray[np.bool_]) -> FoundTimes | None:
+def _times(rows: _Rows, usual: NDArray[np.bool_], wishes: Wishes) -> FoundTimes | None:
+    time = rows.time
     if time is None:
         return None
-    unit = time.form.unit if time.form.kind == "epoch" else None
-    outside = _most_outside(time, day, usual)
     return FoundTimes.model_validate(
-        {"column": time.name, "unit": unit, "aware": time.form.aware, "outside_share": outside}
+        {
+            "column": time.name,
+            "unit": time.form.unit if time.form.kind == "epoch" else None,
+            "zone": None if time.form.aware else wishes.time_zone or "UTC",
+            "outside_share": _most_outside(time, rows.day, usual),
+        }
     )
 
 
@@ -202,78 +203,3 @@ def _zone_note(time: Time | None, zone: str, wishes: Wishes) -> str:
     place = place_in(zone)
     inside = f"{share:.1%} of the event times lie in the day of their partition"
     return inside + (f"; {place} has the same clock, if it has no summer time" if place else "")
-
-
-def _listed(where: str) -> tuple[ObjectStore, list[ObjectInfo]]:
-    """The store behind a source and what it holds; of a single file, that file.
-
-    Raises:
-        NotFoundError: terminal; there is nothing.
-    """
-    if not where.startswith("s3://"):
-        path = Path(where.removeprefix("file://"))
-        if path.is_file():
-            store = open_store(str(path.parent))
-            return store, [ObjectInfo(path.name, path.stat().st_size)]
-        if not path.exists():
-            raise NotFoundError(
-                f"{where} does not exist", next_step="Check the path, which is relative to where you are."
-            )
-    store = open_store(where)
-    listing = store.list("")
-    if not listing and is_data(where):
-        parent, _, name = where.rpartition("/")
-        store = open_store(parent)
-        listing = [info for info in store.list("") if info.key == name]
-    if not listing:
-        raise NotFoundError(f"{where} is empty", required=f"files that end in {_ENDINGS}", next_step="Check the path.")
-    return store, listing
-
-
-_ENDINGS = ", ".join(DATA_SUFFIXES)
-
-
-def _without_days(
-    where: str,
-    store: ObjectStore,
-    listing: Sequence[ObjectInfo],
-    files: Sequence[ObjectInfo],
-    wishes: Wishes,
-    *,
-    scratch: Path,
-) -> UsageError:
-    """The error that says what to do with files that no date names."""
-    if not files:
-        return UsageError(
-            f"{where} holds no data file",
-            observed=f"{len(listing)} files, such as {listing[0].key}",
-            required=f"files that end in {_ENDINGS}",
-        )
-    if wishes.partition is not None:
-        return UsageError(
-            "--partition reaches no file",
-            observed=f"files such as {files[0].key}",
-            required=f"names like {wishes.partition}",
-            next_step="Leave the option out to have the template found.",
-        )
-    first = files[0]
-    one_file = len(listing) == 1 and where.endswith(first.key)
-    path = where if one_file else f"{where.rstrip('/')}/{first.key}"
-    out = f"{first.key.rpartition('/')[2].partition('.')[0]}-days"
-    split = f"deepfm split {shlex.quote(path)}"
-    rows = read_flat(store, first, scratch=scratch)
-    columns = [typed(name, rows.column(name), from_text=True) for name in rows.column_names]
-    dated = sorted((v.name for v in columns if believed_form(v) is not None), key=time_rank)
-    if dated:
-        how = f"Run: {split} --by {shlex.quote(dated[0])} --out {shlex.quote(out)}"
-    else:
-        how = (
-            f"Run: {split} --pseudo-days 8 --out {shlex.quote(out)}; rows in file order then stand for time: drift, "
-            "freshness and new items are not seen, and AUC may look better than it will be."
-        )
-    return UsageError(
-        f"{where} has no day in the names of its files",
-        observed=f"{len(files)} data {'file' if len(files) == 1 else 'files'}, such as {first.key}",
-        required="a folder or a file for each day, such as dt=2026-03-09/ or clicks-2026-03-09.csv",
-        next_step=how,
-    )

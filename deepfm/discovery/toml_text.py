@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 from deepfm.config import DataConfig, GateConfig, RetrainConfig, Section, TrainingConfig, ValidationConfig, WindowConfig
 from deepfm.discovery.found import Found, FoundColumn
+from deepfm.discovery.naming import is_usable
 
 _WIDTH = 116
 _SHOWN: dict[str, tuple[type[Section], tuple[str, ...]]] = {
@@ -49,7 +51,7 @@ def source_text(where: str) -> str:
 
 def first_commands(found: Found, out: Path) -> tuple[str, str, str]:
     """What to run next."""
-    config = f"--config {out}"
+    config = f"--config {shlex.quote(str(out))}"
     days = found.days
     return (
         f"deepfm run {config} --date {days.run_date}",
@@ -59,20 +61,16 @@ def first_commands(found: Found, out: Path) -> tuple[str, str, str]:
 
 
 def _head(found: Found, model: str, out: Path) -> Iterator[str]:
-    run, backfill, status = first_commands(found, out)
     days = found.days
     about = "" if found.whole else "about "
-    yield f"# {days.count} days of clicks, {days.first} to {days.last}, {about}{days.rows:,} rows."
-    read = "all of them" if found.whole else "days spread over the source"
-    yield from _comment(f"What is said here was found in {found.rows_read:,} rows ({read}).")
+    read = "all of them read" if found.whole and found.rows_read == days.rows else f"{found.rows_read:,} of them read"
+    yield f"# {days.count} days of clicks, {days.first} to {days.last}, {about}{days.rows:,} rows, {read}."
     if found.pseudo_days:
         yield from _comment(_PSEUDO)
     for line in found.unreadable:
         yield from _comment(f"Not readable: {line}")
     yield "#"
-    yield f"#   {run}"
-    yield f"#   {backfill}"
-    yield f"#   {status}"
+    yield from (f"#   {_plain(command)}" for command in first_commands(found, out))
     yield f"model = {_text(model)}"
     yield from _line('store = "file://./store"', _sentence(RetrainConfig, "store"))
     yield from _line(f"time_zone = {_text(found.time_zone)}", found.zone_note)
@@ -105,26 +103,29 @@ def _times(found: Found) -> Iterator[str]:
         yield from _line('# event_time = "COLUMN"', f"none found. {_sentence(DataConfig, 'event_time')}")
         return
     yield from _line(f"event_time = {_text(times.column)}", "rows outside their day are set aside")
-    if not times.aware:
-        zone = found.time_zone if found.zone_note == "as you said" else "UTC"
-        yield from _line(f"event_time_zone = {_text(zone)}", "assumed: the times do not say it")
+    if times.zone:
+        yield from _line(f"event_time_zone = {_text(times.zone)}", "assumed: the times do not say it")
     if times.unit:
         yield from _line(f"event_time_unit = {_text(times.unit)}", "whole numbers since 1970")
 
 
 def _fields(found: Found) -> Iterator[str]:
-    yield from _comment("What the model sees. A string or an int64 gets a vector for each value, a float32 one vector.")
+    yield from _comment(
+        "What the model sees: a string or an int64 has a vector for each value, a number one that it scales."
+    )
     yield "[fields]"
     for column in found.fields:
         yield from _line(_field(column), _facts(column))
-    left_out = [column for column in found.columns if column.role == "left_out" or (_lost(column))]
+    left_out = [column for column in found.columns if column.role == "left_out" or _lost(column)]
     if not left_out:
         return
     yield ""
     yield from _comment("Left out, each with its reason. Remove the # in front of a name to take a field back.")
     for column in left_out:
-        named = _field(column) if column.kind and _BARE.fullmatch(column.name) else _plain(column.name)
-        yield from _line(f"# {named}", column.note)
+        if column.kind and is_usable(column.name):
+            yield from _line(f"# {_field(column)}", column.note)
+        else:
+            yield from _comment(f"{column.name}: {column.note}")
 
 
 def _lost(column: FoundColumn) -> bool:
@@ -231,7 +232,7 @@ def _plain(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 24 else f"{text[:22]}…"
+    return text if len(text) <= 14 else f"{text[:12]}…"
 
 
 def _percent(share: float) -> str:

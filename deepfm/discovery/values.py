@@ -11,8 +11,8 @@ Kind = Literal["integer", "number", "text", "flag", "time", "nested", "empty"]
 
 INTEGER = r"^-?(0|[1-9][0-9]{0,17})$"
 """Text of a whole number; a leading zero means something and makes it text."""
-NUMBER = r"^-?(0|[1-9][0-9]*)?(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
-"""Text of a number."""
+NUMBER = r"^-?((0|[1-9][0-9]{0,14})(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$"
+"""Text of a number; more digits than a float holds are those of an id."""
 MISSING = r"^(?i:na|nan|null|none|\\n)$"
 """Text that stands for a missing number."""
 _EXACT = 2.0**53

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deepfm.discovery.times import NONE
 
 _TIE = 0.002
-"""Shares that are closer than this say nothing: a few late rows are normal everywhere."""
+"""Shares that are closer than this say nothing against UTC: a few late rows are normal everywhere."""
 _KNOWN = {
     -570: "Pacific/Marquesas", 210: "Asia/Tehran", 270: "Asia/Kabul", 330: "Asia/Kolkata", 345: "Asia/Kathmandu",
     390: "Asia/Yangon", 570: "Australia/Darwin",
@@ -48,7 +48,7 @@ def find_cut(instants: NDArray[np.int64], dates: NDArray[np.int64], *, zone: str
     candidates = [zone] if zone else list(_candidates())
     outsides = [_outside(instants, dates, name) for name in candidates]
     shares = np.array([outside.mean() if len(outside) else 0.0 for outside in outsides])
-    best = int(np.flatnonzero(shares <= shares.min() + _TIE)[0])
+    best = 0 if shares[0] <= shares.min() + _TIE else int(shares.argmin())
     return Cut(candidates[best], outsides[best])
 
 
