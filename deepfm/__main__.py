@@ -1,5 +1,23 @@
-"""`python -m deepfm`."""
+"""`deepfm` and `python -m deepfm`."""
 
-from deepfm.cli.app import main
+import importlib.util
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; where only the consumer is installed, one line says what it needs."""
+    lacking = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
+    if lacking:
+        print(
+            f"deepfm: the command line needs {' and '.join(lacking)}, which the serving extra leaves out. "
+            'Run: pip install "deepfm-retrain[train]"; or use deepfm.serving from Python.',
+            file=sys.stderr,
+        )
+        sys.exit(78)
+    from deepfm.cli.app import main as command_line
+
+    command_line()
+
+
+if __name__ == "__main__":
+    main()

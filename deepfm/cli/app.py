@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from deepfm.cli import backfill, doctor, history, init, promote, pull, report, run, split, status, synth
+from deepfm.cli import backfill, doctor, history, init, predict, promote, pull, report, run, split, status, synth
 from deepfm.cli.options import VerboseOption
 from deepfm.errors import DeepFMError, TransientError, UsageError
 
@@ -45,6 +45,7 @@ app.command(name="rollback")(promote.rollback)
 app.command(name="hold")(promote.hold)
 app.command(name="release")(promote.release)
 app.command(name="pull")(pull.pull)
+app.command(name="predict")(predict.predict)
 app.command(name="synth")(synth.synth)
 
 

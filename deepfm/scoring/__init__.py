@@ -1,0 +1,1 @@
+"""Files of raw rows in, the same rows with their probabilities out, in bounded memory."""
