@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 TEST_SECONDS := 720
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types arch test test-integration test-e2e check demo evidence-main clean
+.PHONY: help setup fmt lint types arch test test-integration test-e2e check demo evidence-main evidence-clicks clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,9 @@ demo: setup ## Retrain a model over synthetic days and consume it (DEMO_DIR=./de
 
 evidence-main: setup ## Measure what the documents claim (REAL_CLICKS=DIR adds real click data)
 	$(PY) -m tests.evidence.main
+
+evidence-clicks: setup ## Measure what is said of clicks of your own, and make 20,000 mistakes (REAL_CLICKS=DIR as above, MISTAKES=N of each kind)
+	$(PY) -m tests.evidence.clicks
 
 clean: ## Remove caches and build leftovers; .venv, stores and demos stay
 	rm -rf .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
