@@ -100,7 +100,9 @@ class Ground:
 
     def folder_case(self, change: Callable[[Path], None]) -> Case:
         """A command on a copy of the clicks in which one file of the last day was changed."""
-        shutil.rmtree(self.fresh, ignore_errors=True)
+        if self.fresh.is_dir():
+            shutil.rmtree(self.fresh)
+        self.fresh.unlink(missing_ok=True)
         shutil.copytree(self.clicks, self.fresh)
         change(self.fresh / f"dt={self.last}" / "part-0.parquet")
         if self.rng.random() < _RUN_SHARE:

@@ -23,6 +23,8 @@ from tests.evidence.lines import Line
 ROUNDS = int(os.environ.get("MISTAKES", "1000"))
 """Cases of each kind."""
 _DOCUMENTED = {0, 2, 3, 4, 75, 78}
+_REFUSED = 3
+"""A refused day is a result: its reasons are on stdout."""
 
 
 def mistakes(folder: Path) -> Iterator[Line]:
@@ -57,8 +59,8 @@ def _problem(done: Done) -> str:
     if "Traceback" in done.err:
         return "a traceback on stderr"
     errors = [line for line in done.err.splitlines() if line.startswith("deepfm: ")]
-    if done.code and len(errors) > 1:
-        return f"{len(errors)} lines"
+    if len(errors) > 1 or (not errors and done.code not in {0, _REFUSED}):
+        return f"{len(errors)} lines of error"
     return ""
 
 
