@@ -73,14 +73,6 @@ def field_values(cells: pa.Array, dtype: Literal["string", "int64", "float32"]) 
     return values, _lost(present, values)
 
 
-def field_values(text: pa.Array, dtype: Literal["string", "int64", "float32"]) -> tuple[pa.Array, Mask]:
-    """A CSV's cells as canonical values of a model's input, and which of them, bool [N], do not fit."""
-    role: Role = "numeric" if dtype == "float32" else dtype
-    present = _present(text, role, from_text=True)
-    values = {"string": _text, "int64": _integers, "numeric": _numbers}[role](present)
-    return values, _mask(pc.and_(values.is_null(), present.is_valid()))
-
-
 def _present(array: pa.Array, role: Role, *, from_text: bool) -> pa.Array:
     """The cells as plain text, numbers, bools or times, with null for those that are missing."""
     if pa.types.is_dictionary(array.type):

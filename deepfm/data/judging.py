@@ -74,8 +74,8 @@ def _unreadable(day: DayFigures, config: RetrainConfig) -> Iterator[Finding]:
                 column=column.name,
                 severity="critical",
                 passed=False,
-                observed=f"holds {_UNREADABLE[column.role]} in {share:.4g} of the rows",
-                required=f"at most {limit:.4g} (validation.max_bad_share){_remedy(column, config)}",
+                observed=f"holds {_UNREADABLE[column.role]} in {100 * share:.3g} % of the rows",
+                required=f"at most {100 * limit:.3g} % (validation.max_bad_share){_remedy(column, config)}",
             )
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from deepfm.config import RetrainConfig
-from deepfm.data.casting import canonical
+from deepfm.data.casting import Canonical, canonical
 from deepfm.data.files import DataFile, is_data, open_file
 from deepfm.data.schema import columns_of
 from deepfm.documents import stage_key
@@ -105,17 +105,61 @@ def read_schemas(
 def iterate_rows(
     source: ObjectStore, partition: Partition, config: RetrainConfig, *, cache: LocalCache
 ) -> Iterator[RawBatch]:
-    """All rows of a partition in batches of at most `BATCH_ROWS`, in a fixed order, in canonical form.
+    """All rows of a partition in canonical form and a fixed order.
+
+    Every batch but the last holds `BATCH_ROWS` rows: what is made of equal rows is equal, whatever files they came in.
 
     Raises:
         DataCorruptError: terminal; a file cannot be read to its end.
     """
-    names = [column.name for column in columns_of(config)]
     start = 0
+    for rows, unreadable in _regrouped(_parts(source, partition, config, cache=cache), BATCH_ROWS):
+        yield RawBatch(start, rows, unreadable)
+        start += rows.num_rows
+
+
+def _parts(
+    source: ObjectStore, partition: Partition, config: RetrainConfig, *, cache: LocalCache
+) -> Iterator[Canonical]:
+    names = [column.name for column in columns_of(config)]
     for file in partition.files:
         for batch in _open(source, file, config, cache=cache).batches(names, batch_rows=BATCH_ROWS):
-            yield RawBatch(start, *canonical(batch, config))
-            start += batch.num_rows
+            yield canonical(batch, config)
+
+
+def _regrouped(parts: Iterator[Canonical], size: int) -> Iterator[Canonical]:
+    """The same rows in groups of `size`, the last one smaller."""
+    pending: list[Canonical] = []
+    count = 0
+    for part in parts:
+        start = 0
+        while start < part.rows.num_rows:
+            taken = _sliced(part, start, start + size - count)
+            start, count = start + taken.rows.num_rows, count + taken.rows.num_rows
+            pending.append(taken)
+            if count == size:
+                yield _joined(pending)
+                pending, count = [], 0
+    if pending:
+        yield _joined(pending)
+
+
+def _sliced(part: Canonical, start: int, end: int) -> Canonical:
+    return Canonical(
+        part.rows.slice(start, end - start), {name: mask[start:end] for name, mask in part.unreadable.items()}
+    )
+
+
+def _joined(parts: list[Canonical]) -> Canonical:
+    if len(parts) == 1:
+        return parts[0]
+    (rows,) = pa.Table.from_batches([part.rows for part in parts]).combine_chunks().to_batches()
+    names = {name for part in parts for name in part.unreadable}
+    masks = {
+        name: np.concatenate([part.unreadable.get(name, np.zeros(part.rows.num_rows, np.bool_)) for part in parts])
+        for name in sorted(names)
+    }
+    return Canonical(rows, masks)
 
 
 def _open(source: ObjectStore, file: RawFile, config: RetrainConfig, *, cache: LocalCache) -> DataFile:
