@@ -26,10 +26,6 @@ class Succession(NamedTuple):
         """The champion before the current one, if there was one that no rollback took away."""
         return self.champions[-2] if len(self.champions) > 1 else None
 
-    def reign(self, version: str) -> LogEntry | None:
-        """The entry that last made a version champion, unless a rollback took it away."""
-        return next((entry for entry in reversed(self.champions) if entry.version == version), None)
-
 
 def succession(entries: Sequence[LogEntry]) -> Succession:
     """The champions that the whole log, oldest entry first, adds up to."""

@@ -139,7 +139,10 @@ class TestRollback:
         assert acts(reigned)[-3:] == [("rollback", B), ("rollback", C), ("rollback", A)]
 
     def test_the_target_keeps_its_decision_and_figures(self, reigned: LocalStore, operator: Operator) -> None:
-        promoted = log_of(reigned)[1]
+        judge(reigned, D, "promote", against=3, champion=C)
+        promoted = operator.promote(D).entry
+        assert promoted.champion_auc == 0.6
+        operator.promote(A)
         stored = operator.rollback().entry
         for name in ("version", "logical_date", "manifest_sha256", "decision_sha256", "challenger_auc"):
             assert getattr(stored, name) == getattr(promoted, name)
