@@ -285,6 +285,21 @@ def test_the_log_tells_who_was_champion_and_who_was_rolled_back(promoted):
     assert calendar_of(promoted.workspace()).held
 
 
+def test_what_a_rollback_took_away_is_read_from_the_whole_log(tmp_path):
+    world = World(tmp_path)
+    dates = [D + dt.timedelta(days=n) for n in range(3)]
+    for date in (*WINDOW, *dates):
+        world.deliver(date)
+    versions = [world.train(date) for date in dates]
+    for n, (date, version) in enumerate(zip(dates, versions, strict=True)):
+        world.decide(version, world.judge(date), against=n)
+        world.log(n + 1, version)
+    world.log(4, versions[0], operation="rollback")
+    # The entry of the version that was gone back to is older than anything of this range.
+    for date in dates[1:]:
+        assert world.row(date).reasons == ("rolled back by log entry 4",)
+
+
 def test_a_source_that_cannot_be_listed_leaves_the_rest(promoted):
     class Gone:
         url = "s3://gone"
