@@ -193,12 +193,15 @@ def read_rows(path: Path, inputs: Sequence[InputSpec]) -> Iterator[Rows]:
 
 
 def estimated_rows(path: Path) -> int | None:
-    """About how many lines a text file has, from its beginning and its size; None for standard input."""
+    """About how many lines a text file has, from its beginning and its size; None where that cannot be told."""
     if path == STDIN:
         return None
-    with path.open("rb") as raw, _unpacked(raw, path) as stream:
-        lines = stream.read(_SAMPLE_BYTES).count(b"\n")
-        return lines * path.stat().st_size // max(raw.tell(), 1)
+    try:
+        with path.open("rb") as raw, _unpacked(raw, path) as stream:
+            lines = stream.read(_SAMPLE_BYTES).count(b"\n")
+            return lines * path.stat().st_size // max(raw.tell(), 1)
+    except _READ_ERRORS:  # whoever reads the rows says so
+        return None
 
 
 def _arrow_rows(path: Path, inputs: Sequence[InputSpec]) -> Iterator[Rows]:
@@ -298,7 +301,11 @@ def _binary(path: Path) -> Iterator[BinaryIO]:
     if path == STDIN:
         yield sys.stdin.buffer
         return
-    with path.open("rb") as raw, _unpacked(raw, path) as stream:
+    try:
+        raw = path.open("rb")
+    except OSError as cause:
+        raise DataCorruptError(f"the file cannot be opened: {cause.strerror}", where=str(path)) from cause
+    with raw, _unpacked(raw, path) as stream:
         yield stream
 
 
