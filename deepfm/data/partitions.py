@@ -75,8 +75,10 @@ def not_delivered(source: ObjectStore, config: RetrainConfig, logical_date: dt.d
     """The error that says which days there are instead; a source without any day is a mistake, not a delay."""
     days = days_with_data(source, config)
     if not days:
+        others = [info.key for info in source.list(partitions_folder(config.data.partition)) if is_data(info.key)]
         return ConfigError(
             "data.source holds no partition at all",
+            observed=f"{len(others)} data files of other names, such as {others[0]}" if others else None,
             required=f"Parquet or CSV files by the name {config.data.partition}",
             where=source.url,
             next_step="Check data.source, which is relative to the working directory, and data.partition.",

@@ -15,6 +15,8 @@ _INCOMING = "incoming"
 _DIGESTS = "digests"
 _ABANDONED_SECONDS = 86_400.0
 _READS = 2
+_COUNTED_EVERY = 100
+"""Downloads after which the folder is looked through in any case: other processes fill it, too."""
 # Verified files, by path, inode, time of change, size and digest: one is hashed once a process, not once a use.
 _verified: set[tuple[str, int, int, int, str]] = set()
 
@@ -38,6 +40,7 @@ class LocalCache:
         self._root = root.absolute()
         self._max_bytes = max_bytes
         self._digests = KnownDigests(self._root / _DIGESTS)
+        self._room_bytes = self._uncounted = 0
 
     def known(self, store: ObjectStore, info: ObjectInfo) -> str | None:
         """The SHA-256 of a listed object that is as it was when it was last hashed here; nothing of it is read."""
@@ -112,7 +115,10 @@ class LocalCache:
     def _kept(self, download: Path, cached: Path, size_bytes: int) -> Path:
         download.replace(cached)
         _verified.add(_identity(cached, cached.name))
-        self._evict(keep=cached, keep_bytes=size_bytes)
+        self._room_bytes -= size_bytes
+        self._uncounted += 1
+        if self._room_bytes < 0 or self._uncounted >= _COUNTED_EVERY:
+            self._evict(keep=cached, keep_bytes=size_bytes)
         return cached
 
     def _evict(self, *, keep: Path, keep_bytes: int) -> None:
@@ -124,6 +130,7 @@ class LocalCache:
                 break
             path.unlink(missing_ok=True)
             excess -= size
+        self._room_bytes, self._uncounted = -excess, 0
         for path, state in _files(self._root / _INCOMING):
             if time.time() - state.st_mtime > _ABANDONED_SECONDS:
                 path.unlink(missing_ok=True)

@@ -271,7 +271,10 @@ def test_a_day_that_was_not_delivered_names_the_days_that_were(tmp_path):
     source = open_store(str(tmp_path / "raw"))
     empty = not_delivered(source, CONFIG, HOLDOUT)
     assert isinstance(empty, ConfigError)  # waiting would not help
-    assert "no partition at all" in str(empty)
+    assert "no partition at all, required Parquet or CSV files by the name dt={date}" in str(empty)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "clicks-20260304.csv").touch()
+    assert "1 data files of other names, such as clicks-20260304.csv" in str(not_delivered(source, CONFIG, HOLDOUT))
     for day in DAYS:
         write_day(tmp_path / "raw", day, click_day(day, rows=3))
     (tmp_path / "raw" / f"dt={HOLDOUT}").mkdir()
