@@ -1,7 +1,6 @@
 """`history`, `promote`, `rollback`, `hold`, `release` and `pull`, as people and scripts meet them."""
 
 import json
-import shlex
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from deepfm.serving import ChampionModel
 from deepfm.storage import ObjectStore, open_store
 from tests.command_line import deepfm, one_line
 from tests.factories import MODEL, entry
-from tests.small_versions import A, B, C, D, judge, model_key, publish, small_onnx
+from tests.small_versions import A, B, C, D, judge, model_key, publish, small_onnx, version_of_day
 
 ACTS = {"promote": (B,), "rollback": (), "hold": (), "release": ()}
 MISTAKES = {
@@ -35,9 +34,9 @@ MISTAKES = {
 class Shell:
     """The commands on one model; what they say and the code that they leave with."""
 
-    def __init__(self, monkeypatch, capsys, store: ObjectStore) -> None:
-        self._monkeypatch, self._capsys, self.store = monkeypatch, capsys, store
-        self.place = ("--store", store.url, "--model", MODEL)
+    def __init__(self, monkeypatch, capsys, url: str) -> None:
+        self._monkeypatch, self._capsys, self.store = monkeypatch, capsys, filled(open_store(url))
+        self.place = ("--store", url, "--model", MODEL)
 
     def __call__(self, command: str, *arguments: str) -> tuple[int, str, str]:
         return deepfm(self._monkeypatch, self._capsys, command, *arguments, *self.place)
@@ -67,7 +66,7 @@ def filled(store: ObjectStore) -> ObjectStore:
 
 @pytest.fixture
 def shell(monkeypatch, capsys, tmp_path) -> Shell:
-    return Shell(monkeypatch, capsys, filled(open_store(str(tmp_path / "a store"))))
+    return Shell(monkeypatch, capsys, str(tmp_path / "a store"))
 
 
 @pytest.fixture
@@ -80,7 +79,8 @@ def reigned(shell) -> Shell:
 
 class TestActs:
     def test_each_says_in_one_line_what_changed_and_how_to_undo_it(self, reigned):
-        place = shlex.join(reigned.place)
+        place = f"--store '{reigned.place[1]}' --model {MODEL}"
+        assert " " in reigned.place[1]
         assert reigned.done("promote", C, "--reason", "x") == (
             f"{C} is champion, instead of {B} (log entry 3). Undo: deepfm rollback {place} --reason TEXT\n"
         )
@@ -258,11 +258,20 @@ class TestPull:
         assert (code, one_line(err)) == (0, f"{B}/model.onnx had other bytes and was replaced.")
         assert path.read_bytes() == small_onnx()
 
-    def test_nothing_is_put_where_the_store_is_broken(self, reigned, out):
-        reigned.store.write(model_key(B), b"other")
-        code, _, err = reigned("pull", "--out", str(out))
+    @pytest.mark.parametrize("broken", ["model file", "manifest", "a file that is no model"])
+    def test_nothing_is_put_where_the_store_is_broken(self, reigned, out, broken):
+        version, words = (), "does not match"
+        if broken == "model file":
+            reigned.store.write(model_key(B), b"other")
+        elif broken == "manifest":
+            key = layout.version_manifest(MODEL, B)
+            reigned.store.write(key, reigned.store.read(key) + b" ")
+        else:
+            publish(reigned.store, version_of_day(9), data=b"no model")
+            version, words = ("--version", version_of_day(9)), "not ONNX"
+        code, _, err = reigned("pull", "--out", str(out), *version)
         assert code == 3
-        assert "does not match" in one_line(err)
+        assert words in one_line(err)
         assert not out.exists()
 
     def test_a_folder_that_cannot_be_written_is_one_line(self, reigned, tmp_path):
@@ -278,7 +287,7 @@ class TestPull:
 
 
 def test_the_commands_and_a_race_on_a_bucket(monkeypatch, capsys, fresh_bucket):
-    shell = Shell(monkeypatch, capsys, filled(open_store(f"s3://{fresh_bucket()}/team")))
+    shell = Shell(monkeypatch, capsys, f"s3://{fresh_bucket()}/team")
     shell.done("promote", A, "--reason", "first")
     people = 4
     start = threading.Barrier(people)
