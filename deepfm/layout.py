@@ -33,6 +33,8 @@ DECISION_FILE = "decision.json"
 """Name of the verdict in its folder."""
 CURVES_FILE = "curves.json"
 """Name of the curves beside the verdict."""
+REPORT_FILE = "report.html"
+"""Name of the report beside the verdict."""
 DATA_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
 """How the name of a raw data file ends, in lower case; other files of a partition are ignored."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

@@ -25,6 +25,7 @@ from deepfm.pipeline import (
     validate_day,
     version_of,
 )
+from deepfm.reporting import keep_report
 from deepfm.succession import succession
 from deepfm.workspace import Workspace
 
@@ -98,7 +99,7 @@ class Direct:
 def retrain(
     workspace: Workspace, logical_date: dt.date, *, runner: Runner | None = None, progress: Progress | None = None
 ) -> RunOutcome:
-    """What a logical date comes to: all stages in order, up to the promotion if the gate allows it.
+    """What a logical date comes to: all stages in order, up to the promotion if the gate allows it, and its report.
 
     Args:
         workspace: Where to read and write.
@@ -122,7 +123,9 @@ def retrain(
         return RunOutcome(date=logical_date, status="data_rejected", reasons=reasons)
     window = _window_of(workspace, logical_date, run)
     challenger = _challenger(workspace, window, holdout, run, progress)
-    return _gate(workspace, challenger, holdout, run)
+    outcome = _gate(workspace, challenger, holdout, run)
+    run.call(keep_report, workspace, challenger.version)
+    return outcome
 
 
 def _window_of(workspace: Workspace, logical_date: dt.date, run: Runner) -> Window:

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ _COLOURS = ("ink", "muted", "grid", "page", "challenger", "champion", "bad")
 _CODES = {name: f"#00000{number}" for number, name in enumerate(_COLOURS, start=1)}
 INK, MUTED, GRID, PAGE, CHALLENGER, CHAMPION, BAD = _CODES.values()
 """Colours to draw with; each becomes the CSS variable of its name, which is another one in the dark."""
+_one_at_a_time = threading.Lock()
+"""matplotlib keeps its settings in a global: two threads would draw in each other's style."""
 _STYLE: dict[str, object] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "deepfm",
@@ -65,15 +68,16 @@ def draw(name: str, *, label: str, height_inches: float, onto: "Callable[[Figure
         height_inches: At a width of 4.6 inches.
         onto: Draws on the empty figure.
     """
-    with _settings_folder():
+    with _one_at_a_time, _settings_folder():
         import matplotlib.style
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
 
         with matplotlib.style.context(["default", _STYLE]):
             figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
             onto(figure)
             stream = io.StringIO()
-            figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+            FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})  # savefig draws twice
     return _inline(stream.getvalue(), name=name, label=label)
 
 

@@ -39,19 +39,21 @@ class RunFacts(NamedTuple):
     store: str
     """URL of the store, without credentials."""
     logical_date: dt.date
-    decision: Decision | None
-    """None for a day that was refused."""
-    curves: Curves | None
-    entry: LogEntry | None
-    """The log entry that this decision led to."""
     head: LogEntry | None
     """The log's last entry as the report is written."""
-    manifest: VersionManifest | None
-    training: TrainingResult | None
     holdout: ValidationReport | None
-    days: tuple[DayFigures, ...]
+    decision: Decision | None = None
+    """None for a day that was refused."""
+    folder: str = ""
+    """Where the decision lies in the store."""
+    curves: Curves | None = None
+    entry: LogEntry | None = None
+    """The log entry that this decision led to."""
+    manifest: VersionManifest | None = None
+    training: TrainingResult | None = None
+    days: tuple[DayFigures, ...] = ()
     """Window and holdout, oldest first."""
-    limits: GateConfig | None
+    limits: GateConfig | None = None
     """The gate's configuration when it decided."""
 
 
@@ -87,7 +89,7 @@ class _Gathering:
             newest = max(layout.version_date(result.version) for _, result in decided)
             return self._decided(newest, [key for key, r in decided if layout.version_date(r.version) == newest])
         if date and not version and (refused := self._refused(date)):
-            return self._facts(date, holdout=refused)
+            return RunFacts(self._model, self._store.url, date, self._registry.head(), refused)
         raise self._nothing(date, version)
 
     def _decided(self, date: dt.date, keys: list[str]) -> RunFacts:
@@ -102,41 +104,26 @@ class _Gathering:
             rank = (entry is not None, decision.gate_key in current, decision.compared_entry, key)
             ranked.append((rank, key, decision, entry))
         _, key, decision, entry = max(ranked, key=lambda found: found[0])
-        curves = self._document(Curves, layout.file_key(key.rpartition("/")[0], layout.CURVES_FILE))
+        folder = key.rpartition("/")[0]
+        curves = self._document(Curves, layout.file_key(folder, layout.CURVES_FILE))
         under_present_gate = current.get(decision.gate_key)
         of_holdout = curves.holdout_key if curves else under_present_gate
-        holdout = self._validation(date, of_holdout) if of_holdout else None
-        limits = _limits(curves) if curves else (self._config.gate if under_present_gate else None)
-        return self._facts(date, holdout=holdout, decision=decision, curves=curves, entry=entry, limits=limits)
-
-    def _facts(
-        self,
-        date: dt.date,
-        *,
-        holdout: ValidationReport | None,
-        decision: Decision | None = None,
-        curves: Curves | None = None,
-        entry: LogEntry | None = None,
-        limits: GateConfig | None = None,
-    ) -> RunFacts:
-        manifest = training = None
-        if decision is not None:
-            manifest = self._document(VersionManifest, layout.version_manifest(self._model, decision.version))
-            prefix = layout.training_prefix(self._model, decision.version)
-            training = self._document(TrainingResult, layout.file_key(prefix, _RESULT))
+        manifest = self._document(VersionManifest, layout.version_manifest(self._model, decision.version))
+        training = layout.file_key(layout.training_prefix(self._model, decision.version), _RESULT)
         return RunFacts(
             model=self._model,
             store=self._store.url,
             logical_date=date,
+            head=self._registry.head(),
+            holdout=self._validation(date, of_holdout) if of_holdout else None,
             decision=decision,
+            folder=folder,
             curves=curves,
             entry=entry,
-            head=self._registry.head(),
             manifest=manifest,
-            training=training,
-            holdout=holdout,
-            days=self._window(manifest, decision) if manifest and decision else (),
-            limits=limits,
+            training=self._document(TrainingResult, training),
+            days=self._window(manifest, decision) if manifest else (),
+            limits=_limits(curves) if curves else (self._config.gate if under_present_gate else None),
         )
 
     def _window(self, manifest: VersionManifest, decision: Decision) -> tuple[DayFigures, ...]:

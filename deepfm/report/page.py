@@ -44,7 +44,7 @@ def outcome_of(facts: RunFacts) -> str:
     return "promoted" if facts.entry is not None else "cleared"
 
 
-def render(facts: RunFacts, *, options: Sequence[str] = ()) -> str:
+def render(facts: RunFacts, *, options: Sequence[str] = ("--config", "M.toml")) -> str:
     """The whole page, the same for the same facts.
 
     Args:
@@ -172,7 +172,7 @@ def _lineage(facts: RunFacts) -> tuple[tuple[str, str], ...]:
         rows.append(("Log entry", f"{entry.sequence}, {entry.created_utc:%Y-%m-%d %H:%M} UTC, by {entry.actor}"))
     if facts.head is not None:
         now = "this version" if facts.head.version == decision.version else facts.head.version
-        rows.append(("Champion now", f"{now}, log entry {facts.head.sequence}"))
+        rows.append(("Champion as this was written", f"{now}, log entry {facts.head.sequence}"))
     rows.append(("Gate and holdout", f"key {decision.gate_key}"))
     if manifest is None:
         return (*rows, ("Manifest", "no longer in the store"))

@@ -25,6 +25,7 @@ class RuleRow(NamedTuple):
 def rule_rows(decision: Decision, limits: GateConfig) -> tuple[RuleRow, ...]:
     """The rules that the gate applied: a failed one rejects, an undecided one makes a verdict inconclusive."""
     challenger = decision.challenger
+    rows: tuple[RuleRow, ...]
     if decision.champion is None or decision.comparison is None:
         rows = (
             (_incomparable(decision), _floor(challenger, limits))
