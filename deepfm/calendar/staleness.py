@@ -12,6 +12,7 @@ from deepfm.layout import DecisionResult
 from deepfm.manifests import Gap, ValidationReport, VersionManifest, Window
 
 _CONFIGURATION = "configuration changed"
+"""Also said where a release has raised the format of a stage: the keys tell that something changed, not which."""
 Days = Mapping[dt.date, DayRecords]
 
 

@@ -51,7 +51,9 @@ def doctor(
     checks: list[Check] = []
     out, errors = Console(highlight=False), Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    # Lines and spinner on one terminal have to go through one console, or they end up in each other.
+    watched = out if out.is_terminal and not as_json else errors
+    with Progress(*columns, console=watched, transient=True, disable=not watched.is_terminal) as progress:
         task = progress.add_task("environment", total=None)
         for check in examine(Patient(config, store, source, read_only=read_only)):
             if not as_json:

@@ -39,7 +39,7 @@ def status(
     """Show for every day what was delivered, judged, prepared, trained and decided, and what to run next.
 
     A day is [bold]stale[/] if a run today would come to something else: it or a day of its window was delivered
-    again, a missing day has arrived, or the configuration has changed.
+    again, a missing day has arrived, or the configuration (or what a release makes of it) has changed.
 
     Nothing is downloaded: names and sizes of files are compared with what was judged, and contents where this machine
     has read them. Other content of the same name and size that it never read goes unnoticed here; a run reads it.
