@@ -8,10 +8,9 @@ def main() -> None:
     """Run the command line; where only the consumer is installed, one line says what it needs."""
     lacking = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if lacking:
-        print(
+        sys.stderr.write(
             f"deepfm: the command line needs {' and '.join(lacking)}, which the serving extra leaves out. "
-            'Run: pip install "deepfm-retrain[train]"; or use deepfm.serving from Python.',
-            file=sys.stderr,
+            'Run: pip install "deepfm-retrain[train]"; or use deepfm.serving from Python.\n'
         )
         sys.exit(78)
     from deepfm.cli.app import main as command_line

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import sys
@@ -83,6 +84,9 @@ def root(
 def main() -> None:
     """Run the command line and leave with its exit code."""
     sys.excepthook = _report_bug
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal lacks is spelled out
+            stream.reconfigure(errors="backslashreplace")
     try:
         # Calling the application itself would put typer's own excepthook in place of ours.
         code = typer.main.get_command(app)(standalone_mode=False)

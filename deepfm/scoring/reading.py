@@ -274,11 +274,10 @@ def _json_rows(path: Path) -> Iterator[Rows]:
 def _json_objects(path: Path, where: str) -> Iterator[tuple[int, dict[str, object]]]:
     with _binary(path) as stream:
         for number, line in enumerate(_lines(stream, where), start=1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not text.strip():
+            if not line.strip():
                 continue
             try:
-                row = json.loads(text)
+                row = json.loads(line)
             except (ValueError, RecursionError) as cause:
                 raise DataCorruptError("the line is no JSON", where=f"{where}, line {number}") from cause
             if not isinstance(row, dict):

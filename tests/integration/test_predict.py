@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from tests.small_versions import A, B, publish
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["note", "price", "user", "item"]
-ROWS = [
+ROWS: list[list[Any]] = [
     ["first, second", 1.5, "u1", 17],
     ["ü\n2", None, None, None],
     [None, -3.25, "never seen", 2**62 + 1],
@@ -215,7 +216,7 @@ def test_no_rows_are_no_rows(predict, name, out):
 
 GOOD = '{"user":"u1","item":17,"price":1}\n'
 SECRET = "do-not-tell"
-BROKEN = {
+BROKEN: dict[str, tuple[Any, ...]] = {
     "missing column": (
         "rows.csv",
         "users,item,price\nu1,1,1\n",
@@ -265,11 +266,11 @@ BROKEN = {
 @pytest.mark.parametrize("out", ["out.csv", "out.jsonl"])
 def test_what_cannot_be_scored_is_one_line_without_a_value_and_no_file(predict, case, out):
     name, content, expected, *words = BROKEN[case]
-    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())  # type: ignore[union-attr]
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
     code, said, err = predict(name, "--out", out)
     assert (code, said) == (expected, "")
     line = one_line(err)
-    assert [word for word in words if word not in line] == [], line  # type: ignore[operator]
+    assert [word for word in words if word not in line] == [], line
     assert SECRET not in line
     assert [path.name for path in Path().iterdir()] == [name]
 

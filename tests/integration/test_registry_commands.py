@@ -1,6 +1,7 @@
 """`history`, `promote`, `rollback`, `hold`, `release` and `pull`, as people and scripts meet them."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -205,6 +206,17 @@ class TestHistory:
         stored = [json.loads(reigned.store.read(layout.log_entry(MODEL, number))) for number in (1, 2)]
         assert json.loads(reigned.done("history", "--json")) == stored
 
+    def test_letters_that_the_terminal_lacks_are_spelled_out(self, reigned):
+        reigned.done("hold", "--reason", "Räumungsverkauf")
+        done = subprocess.run(
+            [sys.executable, "-m", "deepfm", "history", *reigned.place],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            check=True,
+        )
+        assert done.stderr == b""
+        assert rb"R\xe4umungsverkauf" in done.stdout
+
     def test_another_writers_words_cannot_colour_the_terminal(self, shell):
         hostile = entry(1).model_copy(update={"actor": "eve\x1b[2J", "reason": "[red]a\nb\x07"})
         Registry(shell.store, MODEL).append(hostile)
@@ -260,7 +272,8 @@ class TestPull:
 
     @pytest.mark.parametrize("broken", ["model file", "manifest", "a file that is no model"])
     def test_nothing_is_put_where_the_store_is_broken(self, reigned, out, broken):
-        version, words = (), "does not match"
+        version: tuple[str, ...] = ()
+        words = "does not match"
         if broken == "model file":
             reigned.store.write(model_key(B), b"other")
         elif broken == "manifest":

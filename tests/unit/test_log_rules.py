@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deepfm import layout, retraining
 from deepfm.errors import DeepFMError, NotFoundError, UsageError
 from deepfm.manifests import Partition, ValidationReport, VersionManifest
-from deepfm.pipeline import gate_key, promote
+from deepfm.pipeline import decide, evaluate, gate_key, promote
 from deepfm.promotion import Operator
 from deepfm.registry import Registry
 from deepfm.storage import LocalCache
@@ -44,9 +44,9 @@ class Gated(retraining.Direct):
         self._workspace = workspace
 
     def call(self, stage: Any, workspace: Workspace, *args: Any, **kwargs: Any) -> Any:
-        if stage is retraining.evaluate:
+        if stage is evaluate:
             return None
-        if stage is retraining.decide:
+        if stage is decide:
             challenger, head, _ = cast("tuple[VersionManifest, Any, Any]", args)
             sequence = head.sequence if head else 0
             judge(
