@@ -50,6 +50,7 @@ _STYLE: dict[str, object] = {
     "legend.labelcolor": INK,
     "lines.linewidth": 1.8,
     "text.color": INK,
+    "xtick.major.pad": 6.5,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
@@ -77,7 +78,8 @@ def draw(name: str, *, label: str, height_inches: float, onto: "Callable[[Figure
             figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
             onto(figure)
             stream = io.StringIO()
-            FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})  # savefig draws twice
+            # Not savefig, which draws everything once more before.
+            FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     return _inline(stream.getvalue(), name=name, label=label)
 
 
@@ -87,7 +89,9 @@ def _inline(svg: str, *, name: str, label: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = body.replace("xlink:href", "href").replace('id="', f'id="{name}-')
     body = body.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
+    # matplotlib 3.10 writes one property, later releases one for each part.
     body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)
+    body = re.sub(r"font-family: [^;\"]*; ?", "", body)
     for colour, code in _CODES.items():
         body = body.replace(code, f"var(--{colour})")
     view = re.search(r'viewBox="[^"]*"', body)
@@ -111,6 +115,5 @@ def _settings_folder() -> Iterator[None]:
 
 def _home_is_writable() -> bool:
     home = Path(os.environ.get("HOME") or "/nonexistent")
-    return all(
-        os.access(folder if folder.exists() else home, os.W_OK) for folder in (home / ".cache", home / ".config")
-    )
+    kept_in = (home / ".cache", home / ".config")
+    return home.is_dir() and all(os.access(folder if folder.exists() else home, os.W_OK) for folder in kept_in)

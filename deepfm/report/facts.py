@@ -154,8 +154,10 @@ class _Gathering:
         dates = sorted({str(layout.version_date(other)) for other in versions})
         if version and same_date:
             observed = f"of that date there is {', '.join(same_date[:5])}"
-        elif dates:
+        elif len(dates) > 1:
             observed = f"there are decisions on {len(dates)} dates from {dates[0]} to {dates[-1]}"
+        elif dates:
+            observed = f"there is one on {dates[0]}"
         else:
             observed = "there is no decision yet"
         about = version or (str(date) if date else self._model)

@@ -152,7 +152,8 @@ def window(days: Sequence[DayFigures]) -> str:
         bars.set_xticks([_ordinal(date) for date in labels], [f"{date:%m-%d}" for date in labels])
         bars.set_xlim(_ordinal(days[0].logical_date) - 0.6, _ordinal(days[-1].logical_date) + 0.6)
 
-    label = f"Click-through rate and impressions of {len(kept)} days, {len(gaps)} gaps marked"
+    marked = "1 gap" if len(gaps) == 1 else f"{len(gaps)} gaps"
+    label = f"Click-through rate and impressions of {len(kept)} days, {marked} marked"
     return draw("window", label=label, height_inches=3.6, onto=onto)
 
 
