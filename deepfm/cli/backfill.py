@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,9 +12,9 @@ from deepfm.backfilling import backfill as retrain_each
 from deepfm.backfilling import dates_between
 from deepfm.cli.options import ConfigOption, JsonOption, SetOption, StoreOption, VerboseOption, parse_date, print_json
 from deepfm.cli.progress import Shown
-from deepfm.cli.run import DATA_REJECTED_EXIT, NOT_DELIVERED_EXIT, show
+from deepfm.cli.run import refusal, show
 from deepfm.config_file import load_config
-from deepfm.errors import DeepFMError
+from deepfm.errors import DataNotReadyError, DeepFMError
 from deepfm.retraining import RunOutcome, Status, failure
 from deepfm.workspace import open_workspace
 
@@ -59,7 +60,7 @@ def backfill(
     if as_json:
         print_json(rows)
     console.print(_summary(rows), highlight=False)
-    _leave(rows)
+    _leave(rows, config=config)
 
 
 def _summary(rows: Sequence[RunOutcome]) -> str:
@@ -68,7 +69,13 @@ def _summary(rows: Sequence[RunOutcome]) -> str:
     return f"{len(rows)} dates: {told}."
 
 
-def _leave(rows: Sequence[RunOutcome]) -> None:
+def _leave(rows: Sequence[RunOutcome], *, config: Path) -> None:
     statuses = {row.status for row in rows}
-    if not statuses & {"promoted", "not_promoted"}:
-        raise typer.Exit(DATA_REJECTED_EXIT if "data_rejected" in statuses else NOT_DELIVERED_EXIT)
+    if statuses & {"promoted", "not_promoted"}:
+        return
+    refused = [row for row in rows if row.status == "data_rejected"]
+    if refused:
+        raise refusal(refused[-1], config=config)
+    raise DataNotReadyError(
+        f"no day from {rows[0].date} to {rows[-1].date} was delivered", observed=rows[-1].reasons[0]
+    )

@@ -1,6 +1,8 @@
 """`deepfm run`: one logical date from clicks to a verdict, without an orchestrator."""
 
-import typer
+import shlex
+from pathlib import Path
+
 from rich.console import Console
 
 from deepfm.cli.options import (
@@ -15,7 +17,7 @@ from deepfm.cli.options import (
 )
 from deepfm.cli.progress import Shown
 from deepfm.config_file import load_config
-from deepfm.errors import DeepFMError
+from deepfm.errors import DataRejectedError, DeepFMError
 from deepfm.retraining import RunOutcome, failure, retrain
 from deepfm.workspace import open_workspace
 
@@ -26,8 +28,8 @@ _MARKS = {
     "data_rejected": "[red]data rejected[/]",
     "not_delivered": "[red]not delivered[/]",
 }
-DATA_REJECTED_EXIT = 3
-NOT_DELIVERED_EXIT = 75
+_REASONS = 6
+"""Broken rules that the line of a refused day names; all of them are on stdout."""
 
 
 def run(
@@ -59,7 +61,18 @@ def run(
     else:
         show(outcome)
     if outcome.status == "data_rejected":
-        raise typer.Exit(DATA_REJECTED_EXIT)
+        raise refusal(outcome, config=config)
+
+
+def refusal(outcome: RunOutcome, *, config: Path) -> DataRejectedError:
+    """The error that a refused day ends with; its reasons were shown."""
+    more = f" (and {len(outcome.reasons) - _REASONS} more)" if len(outcome.reasons) > _REASONS else ""
+    return DataRejectedError(
+        f"clicks of {outcome.date} were refused",
+        observed=f"{'; '.join(outcome.reasons[:_REASONS])}{more}",
+        next_step=f"Deliver the day again, or change the rule; see: deepfm report --config {shlex.quote(str(config))} "
+        f"--date {outcome.date}",
+    )
 
 
 def show(outcome: RunOutcome, *, to: Console | None = None, brief: bool = False) -> None:
