@@ -27,7 +27,9 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="File to write; unset, report-MODEL-DATE.html here.", metavar="FILE"),
+        typer.Option(
+            "--out", dir_okay=False, help="File to write; unset, report-MODEL-DATE.html here.", metavar="FILE"
+        ),
     ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a typer flag
