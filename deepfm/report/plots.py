@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 _LOG_BELOW_RATE = 0.1
 """Click rates below it are drawn on log axes, where small ones have room."""
-_ROUND_CHANCES = [m * 10.0**e for e in range(-7, 0) for m in (1, 2, 5)]
-_TICKS = sorted({*_ROUND_CHANCES, *(1.0 - chance for chance in _ROUND_CHANCES)})
+_TAILS = [10.0**e for e in range(-7, 0)]
+_TICKS = [0.5, *_TAILS, *(1.0 - tail for tail in _TAILS), *(m * tail for m in (2, 5) for tail in _TAILS)]
+"""Probabilities that a scale of scores may name, those to prefer first."""
 _MAX_DATE_LABELS = 5
 T = TypeVar("T")
 
@@ -108,8 +109,8 @@ def score_histogram(curves: Curves) -> str:
             share = np.array(counts) / max(1, sum(counts))
             axes.stairs(share, edges, fill=True, color=colour, alpha=alpha, label=name)
             axes.stairs(share, edges, color=colour, linewidth=1.2)
-        chances = _spread([c for c in _TICKS if edges[0] <= _logit(c) <= edges[-1]], 7)
-        axes.set_xticks([_logit(chance) for chance in chances], [f"{100 * chance:.6g} %" for chance in chances])
+        chances = _round_chances(edges[0], edges[-1])
+        axes.set_xticks([_logit(chance) for chance in chances], [_percent(chance) for chance in chances])
         axes.yaxis.set_major_formatter(_percent)
         _few_ticks(axes.yaxis, 5)
         axes.set(xlim=(edges[0], edges[-1]), ylim=(0, None))
@@ -213,6 +214,16 @@ def _spread(values: Sequence[T], most: int) -> list[T]:
     """At most so many of the values, the last one among them, at equal steps."""
     step = math.ceil(len(values) / most) if values else 1
     return list(values[::-1][::step])[::-1]
+
+
+def _round_chances(low: float, high: float) -> list[float]:
+    """Probabilities to name between two log-odds, far enough apart for their labels: decades first, then 2 and 5."""
+    chosen: list[float] = []
+    for chance in _TICKS:
+        place = _logit(chance)
+        if low <= place <= high and all(abs(place - _logit(other)) > 0.14 * (high - low) for other in chosen):
+            chosen.append(chance)
+    return chosen or [float(f"{1.0 / (1.0 + math.exp(-(low + high) / 2)):.3g}")]
 
 
 def _ordinal(date: dt.date) -> int:

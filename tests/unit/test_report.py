@@ -344,6 +344,18 @@ def test_small_click_rates_are_drawn_on_log_axes_and_large_ones_are_not():
     assert "0 %" in labels_of(plots.calibration(small.model_copy(update={"challenger": clicked})))
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "fewest"), [(-9, -2, 3), (-7.8, -2.4, 3), (-3, 3, 3), (-16, 16, 4), (-5, -4.5, 1), (-4.7, -4.69, 1)]
+)
+def test_scores_of_any_range_have_round_labels_with_room_between_them(low, high, fewest):
+    model = curves(models=1)
+    width = (high - low) / len(model.challenger.clicks_by_score)
+    svg = plots.score_histogram(model.model_copy(update={"logit_start": low, "logit_width": width}))
+    places = [float(x) for x in re.findall(r'<text[^>]* x="([\d.]+)"[^>]*>[\d.]+ %</text>', svg.partition("ytick")[0])]
+    assert len(places) >= fewest
+    assert all(after - before > 36 for before, after in zip(sorted(places), sorted(places)[1:], strict=False))
+
+
 def test_plots_take_their_colours_and_fonts_from_the_page():
     svg = plots.roc(curves())
     assert not re.search(r"#[0-9a-f]{6}", svg)
