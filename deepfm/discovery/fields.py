@@ -18,6 +18,8 @@ _EMAIL_OR_IP = r"^([^@\s]+@[^@\s]+\.[a-z]+|[0-9]{1,3}(\.[0-9]{1,3}){3}|\+[0-9 ()
 _SEPARATORS = r"[|;,]"
 _FEW_VALUES = 1_000
 _REPEATED = 5
+_FEW_KINDS = 100
+_MOST_ROWS = 0.5
 _LOOKED_AT = 2_000
 """Distinct texts that are looked at for what they contain."""
 
@@ -28,6 +30,8 @@ class Facts(NamedTuple):
     """What the decision on a column needs besides its values."""
 
     clicked: NDArray[np.bool_]
+    newest: NDArray[np.bool_]
+    """Which rows, bool [N], are of the day to judge on; the others are those to learn from."""
     roles: dict[str, Role]
     """Of the columns that have one."""
     unsteady: Collection[str]
@@ -67,7 +71,7 @@ def _decided(values: Values, facts: Facts) -> FoundColumn:
     if role not in {"field", "group"}:
         return column.model_copy(update={"kind": None, "dtype": None})
     told = [verdict.reason] if verdict and verdict.reason else []
-    reason = next(chain(_obstacles(values, facts), told, _doubts(values, column)), "")
+    reason = next(chain(_obstacles(values, facts), told, _doubts(values, column, facts)), "")
     if reason:
         return _left_out(column, reason)
     remarks = [_remark(values)]
@@ -94,7 +98,7 @@ def _obstacles(values: Values, facts: Facts) -> Iterator[str]:
         yield "it has the same value in all rows"
 
 
-def _doubts(values: Values, column: FoundColumn) -> Iterator[str]:
+def _doubts(values: Values, column: FoundColumn, facts: Facts) -> Iterator[str]:
     """Why a column that could be a field should be none."""
     name = values.name
     if naming.is_metadata(name):
@@ -111,6 +115,8 @@ def _doubts(values: Values, column: FoundColumn) -> Iterator[str]:
         yield "nearly every row has a value of its own: nothing repeats"
     if _is_prose(values):
         yield "text that hardly repeats"
+    if column.kind == "categorical" and _is_news(values, facts.newest):
+        yield "most of the newest day has a value that no day before it has: nothing to learn from yet"
 
 
 def _left_out(column: FoundColumn, reason: str) -> FoundColumn:
@@ -159,6 +165,13 @@ def _is_prose(values: Values) -> bool:
     length = float(pc.mean(pc.utf8_length(texts)).as_py())
     words = float(pc.mean(pc.count_substring(texts, " ")).as_py()) + 1
     return length > 200 or (length > 30 and words > 4 and values.distinct > 0.2 * len(values.codes))
+
+
+def _is_news(values: Values, newest: NDArray[np.bool_]) -> bool:
+    """Whether a field of few values, such as a flag of the weekend, has one on the newest day that is not known yet."""
+    if values.distinct > _FEW_KINDS or not newest.any() or newest.all():
+        return False
+    return bool((~np.isin(values.codes[newest], values.codes[~newest])).mean() > _MOST_ROWS)
 
 
 def _remark(values: Values) -> str:

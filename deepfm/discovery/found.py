@@ -95,7 +95,7 @@ class Found(Part):
     rows_read: int = 0
     """Rows that the findings are made from."""
     whole: bool = True
-    """Whether every file was read to its end, so that rows are counted and not estimated."""
+    """Whether these are all rows, so that they are counted and not estimated."""
     days: FoundDays
     """The days."""
     label: str

@@ -174,8 +174,14 @@ def find_key(columns: Iterable[Values], wishes: Wishes) -> str | None:
     return next((v.name for v in columns if is_event_key(v.name) and all_distinct(v) and not v.nulls.any()), None)
 
 
-def find_group(columns: Iterable[Values], wishes: Wishes) -> str | None:
-    """The column of the user; people before visits; None if there is none."""
+def find_group(columns: Iterable[Values], wishes: Wishes, *, whole: bool) -> str | None:
+    """The column of the user; people before visits; None if there is none.
+
+    Args:
+        columns: Those that have no role yet.
+        wishes: What is known.
+        whole: Whether all rows were read; among a few of many rows, nobody may come twice.
+    """
     if wishes.group is not None:
         return wishes.group
     ranks: Mapping[str, int] = {
@@ -184,7 +190,7 @@ def find_group(columns: Iterable[Values], wishes: Wishes) -> str | None:
         if (rank := group_rank(values.name)) is not None
         and values.kind in {"text", "integer"}
         and values.distinct > 1
-        and not all_distinct(values)
+        and not (whole and all_distinct(values))
     }
     return min(ranks, key=lambda name: ranks[name], default=None)
 

@@ -59,7 +59,7 @@ class Sample(NamedTuple):
     unreadable: tuple[str, ...]
     """Files that could not be read, with the reason."""
     whole: bool
-    """Whether every file was read to its end, so that rows are counted."""
+    """Whether all rows of all files are there."""
 
 
 def read_sample(store: ObjectStore, delivered: Delivered, *, scratch: Path) -> Sample:
@@ -152,7 +152,7 @@ class _Reading:
             partial=tuple(sorted(name for name in names if any(name not in schema for schema in self.schemas))),
             doubled=tuple(sorted(self._doubled)),
             unreadable=tuple(str(error) for error in self.errors),
-            whole=not self._cut and not self.errors and everything,
+            whole=not self._cut and not self.errors and everything and self._stride == 1,
         )
 
     def _rows(self, file: DataFile, names: list[str], day: int) -> Iterator[pa.RecordBatch]:

@@ -18,6 +18,7 @@ _COMMON_CTR = 0.2
 _PLENTY, _FEW = 10_000, 2_000
 _CLICKS_FOR_A_LIMIT = 20
 _CTR_FACTOR = 5.0
+_AUC_NOISE = 0.116
 _DEFAULT_MISSING = float(WindowConfig().max_missing_share)
 
 
@@ -32,7 +33,8 @@ def size_days(days: Sequence[Day], *, ctr: float) -> FoundDays:
         UsageError: terminal; there are not two days, one to train on and one to judge on.
     """
     rows = np.array([day.rows for day in days])
-    min_rows = int(_digit(max(2.0, float(np.quantile(rows, 0.1, method="lower")) / 2)))
+    smallest = min(float(np.quantile(rows, 0.1, method="lower")) / 2, float(np.median(rows)) / 10)
+    min_rows = int(_digit(max(2.0, smallest)))
     usual = [day.date for day in days if day.rows >= min_rows]
     middle = int(np.median(rows))
     if len(usual) < 2:
@@ -72,13 +74,22 @@ def sampling_of(ctr: float, *, window_clicks: int) -> tuple[int | None, str]:
     """Negatives kept per click, and why."""
     if ctr >= _COMMON_CTR:
         return None, f"{ctr:.0%} of the rows are clicks: nothing is gained by leaving rows out"
-    clicks = f"about {_round(window_clicks):,} clicks in a window"
+    clicks = f"about {int(float(f'{window_clicks:.1e}')):,} clicks in a window"
     plenty = window_clicks >= _PLENTY
     ratio = 4 if plenty else 10 if window_clicks >= _FEW else 20
     if (1 - ctr) / ctr <= ratio:
         return None, f"{ctr:.0%} of the rows are clicks, and {clicks} are few: all rows are worth keeping"
     why = "plenty; predictions are corrected for it exactly" if plenty else "few: more rows without a click help"
     return ratio, f"1:{ratio}, because {clicks} are {why}"
+
+
+def noise_of_auc(day_clicks: float, *, default: float) -> float | None:
+    """The error of a difference of two AUCs on a usual day, where it is larger than the drop allowed by default.
+
+    Two models of about the same data (correlation .9) differ by chance with an error of .116 / sqrt(clicks).
+    """
+    error = _AUC_NOISE / math.sqrt(max(day_clicks, 1.0))
+    return None if error <= default else min(0.05, _digit(error))
 
 
 def ctr_limits(ctr: float, *, day_clicks: float) -> tuple[float | None, float | None]:
@@ -112,7 +123,3 @@ def _digit(value: float) -> float:
     """The value cut to one significant digit."""
     unit = 10.0 ** math.floor(math.log10(value))
     return round(math.floor(value / unit + 1e-9) * unit, 12)
-
-
-def _round(value: int) -> int:
-    return int(float(f"{value:.1e}")) if value else 0

@@ -28,7 +28,7 @@ UNDATED = "_without_a_day.parquet"
 """File of the rows that no day was found for."""
 LAST_PSEUDO_DAY = dt.date(2000, 1, 31)
 """Made up, and never the clock's: the same file is cut into the same days tomorrow."""
-_RUN_BYTES = 128 << 20
+_RUN_BYTES = 64 << 20
 _GROUP_ROWS = 131_072
 _EPOCH = dt.date(1970, 1, 1)
 

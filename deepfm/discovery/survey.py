@@ -64,13 +64,14 @@ class _Rows(NamedTuple):
 
 def _found(where: str, delivered: Delivered, sample: Sample, wishes: Wishes, *, pseudo_days: bool) -> Found:
     rows = _rows(sample, wishes)
-    roles = _roles(rows, wishes)
+    roles = _roles(rows, wishes, whole=sample.whole)
     unsteady = {*sample.partial, *sample.doubled}
-    columns = decide(rows.columns, Facts(rows.clicked, roles, unsteady, wishes.exclude))
-    columns += [FoundColumn(name=name, role="left_out", note="a file has it twice") for name in sample.doubled]
-    _check_fields(columns, where)
     ctr = float(rows.clicked.mean())
     days = size_days(sample.days, ctr=ctr)
+    newest = np.array([day.date == days.run_date for day in sample.days])[rows.day]
+    columns = decide(rows.columns, Facts(rows.clicked, newest, roles, unsteady, wishes.exclude))
+    columns += [FoundColumn(name=name, role="left_out", note="a file has it twice") for name in sample.doubled]
+    _check_fields(columns, where)
     usual = np.array([day.rows >= days.min_rows for day in sample.days])[rows.day]
     day_clicks = days.usual_rows * ctr
     negatives, why = sampling_of(ctr, window_clicks=int(day_clicks * days.window_days * _density(days)))
@@ -117,13 +118,13 @@ _EPOCH = 719_163
 """Ordinal of 1970-01-01."""
 
 
-def _roles(rows: _Rows, wishes: Wishes) -> dict[str, Role]:
+def _roles(rows: _Rows, wishes: Wishes, *, whole: bool) -> dict[str, Role]:
     roles: dict[str, Role] = {rows.label.name: "label"}
     if rows.time is not None:
         roles.setdefault(rows.time.name, "event_time")
     if key := find_key((values for values in rows.columns if values.name not in roles), wishes):
         roles.setdefault(key, "event_key")
-    if group := find_group((values for values in rows.columns if values.name not in roles), wishes):
+    if group := find_group((values for values in rows.columns if values.name not in roles), wishes, whole=whole):
         roles.setdefault(group, "group")
     return roles
 

@@ -1,7 +1,8 @@
 """Files as they come, and their rows under one schema."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,19 +12,15 @@ from deepfm.discovery.delimiters import delimiter_of
 from deepfm.storage import ObjectInfo, ObjectStore
 
 
-class fetched:  # noqa: N801 - used as a statement
+@contextmanager
+def fetched(store: ObjectStore, key: str, *, scratch: Path) -> Iterator[Path]:
     """Within it, a local path that holds an object; a download is removed afterwards."""
-
-    def __init__(self, store: ObjectStore, key: str, *, scratch: Path) -> None:
-        self._path = store.fetch(key, scratch=scratch)
-        self._scratch = scratch
-
-    def __enter__(self) -> Path:
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        if self._path.parent == self._scratch:
-            self._path.unlink(missing_ok=True)
+    path = store.fetch(key, scratch=scratch)
+    try:
+        yield path
+    finally:
+        if path.parent == scratch:
+            path.unlink(missing_ok=True)
 
 
 def opened(path: Path, key: str) -> tuple[DataFile, str | None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from deepfm.config import DataConfig, GateConfig, RetrainConfig, Section, TrainingConfig, ValidationConfig, WindowConfig
 from deepfm.discovery.found import Found, FoundColumn
 from deepfm.discovery.naming import is_usable
+from deepfm.discovery.sizing import noise_of_auc
 
 _WIDTH = 116
 _SHOWN: dict[str, tuple[type[Section], tuple[str, ...]]] = {
@@ -32,7 +33,7 @@ def render(found: Found, *, model: str, out: Path) -> str:
         out: Where the text will be, for the commands that it suggests.
     """
     parts = (_head(found, model, out), _data(found), _fields(found), _validation(found), _sampling(found))
-    return "\n".join("\n".join(part) + "\n" for part in (*parts, _window(found), *_defaults()))
+    return "\n".join("\n".join(part) + "\n" for part in (*parts, _window(found), *_defaults(found)))
 
 
 def model_name(out: Path) -> str:
@@ -62,9 +63,9 @@ def first_commands(found: Found, out: Path) -> tuple[str, str, str]:
 
 def _head(found: Found, model: str, out: Path) -> Iterator[str]:
     days = found.days
-    about = "" if found.whole else "about "
-    read = "all of them read" if found.whole and found.rows_read == days.rows else f"{found.rows_read:,} of them read"
-    yield f"# {days.count} days of clicks, {days.first} to {days.last}, {about}{days.rows:,} rows, {read}."
+    rows = f"{days.rows:,} rows, all of them read" if found.whole else f"about {_rounded(days.rows):,} rows"
+    read = "" if found.whole else f", {found.rows_read:,} of them read"
+    yield f"# {days.count} days of clicks, {days.first} to {days.last}, {rows}{read}."
     if found.pseudo_days:
         yield from _comment(_PSEUDO)
     for line in found.unreadable:
@@ -136,9 +137,7 @@ def _validation(found: Found) -> Iterator[str]:
     yield from _comment("What a valid day looks like. A day that is not is refused, with the rule that it breaks.")
     yield "[validation]"
     days = found.days
-    yield from _line(
-        f"min_rows = {days.min_rows}", f"half of what a small day has; the middle day has {days.usual_rows:,}"
-    )
+    yield from _line(f"min_rows = {days.min_rows}", f"well below a small day; the middle day has {days.usual_rows:,}")
     if found.min_ctr is not None and found.max_ctr is not None:
         yield from _line(f"min_ctr = {found.min_ctr:g}", f"a fifth of the usual {_percent(found.ctr)}")
         yield from _line(f"max_ctr = {found.max_ctr:g}", "five times the usual")
@@ -167,10 +166,16 @@ def _window(found: Found) -> Iterator[str]:
         yield from _line(f"max_missing_share = {days.max_missing_share}", why)
 
 
-def _defaults() -> Iterator[list[str]]:
+def _defaults(found: Found) -> Iterator[list[str]]:
+    noise = noise_of_auc(found.clicks_a_day, default=GateConfig().max_drop)
     for name, (section, keys) in _SHOWN.items():
         lines = [f"# [{name}]"]
+        if name == "gate" and noise is not None:
+            why = f"smaller differences of AUC are chance on a day of {found.clicks_a_day:,} clicks"
+            lines = ["[gate]", *_line(f"max_drop = {noise:g}", why)]
         for key in keys:
+            if key == "max_drop" and noise is not None:
+                continue
             value = json.dumps(section.model_fields[key].default)
             lines.extend(_line(f"# {key} = {value}", _sentence(section, key)))
         yield lines
@@ -233,6 +238,10 @@ def _plain(text: str) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= 14 else f"{text[:12]}…"
+
+
+def _rounded(count: int) -> int:
+    return int(float(f"{count:.1e}"))
 
 
 def _percent(share: float) -> str:

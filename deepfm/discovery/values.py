@@ -78,9 +78,20 @@ def _typed(array: pa.Array, *, from_text: bool) -> tuple[Kind, pa.Array, bool]:
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _number(array.cast(pa.float64(), safe=False))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        text = array.cast(pa.string())
-        return _parsed(text) if from_text else ("text", text, False)
+        return _text(array.cast(pa.string()), from_text=from_text)
     return "time" if pa.types.is_temporal(kind) else "nested", array, False
+
+
+def _text(array: pa.Array, *, from_text: bool) -> tuple[Kind, pa.Array, bool]:
+    """Text, in which an empty cell is a missing one."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:  # not UTF-8: bytes, whatever the file says
+        return "nested", array.cast(pa.binary()), False
+    array = pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
+    if array.null_count == len(array):
+        return "empty", array, False
+    return _parsed(array) if from_text else ("text", array, False)
 
 
 def _number(array: pa.Array) -> tuple[Kind, pa.Array, bool]:

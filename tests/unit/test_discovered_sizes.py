@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from deepfm.discovery.sample import Day
-from deepfm.discovery.sizing import ctr_limits, null_limit, sampling_of, size_days
+from deepfm.discovery.sizing import ctr_limits, noise_of_auc, null_limit, sampling_of, size_days
 from deepfm.errors import UsageError
 from tests.deliveries import FIRST, config_of, deliver, look, with_extra
 
@@ -37,7 +37,7 @@ def test_the_newest_day_has_a_window_that_its_own_limits_allow(gaps):
 def test_a_small_last_day_is_not_the_one_to_run():
     days = size_days(days_of_rows(5_000, 5_200, 4_900, 5_100, 4_800, 5_000, 5_000, 5_000, 5_000, 5_000, 20), ctr=0.1)
     assert (days.run_date, days.last) == (FIRST + dt.timedelta(days=9), FIRST + dt.timedelta(days=10))
-    assert days.min_rows == 2_000
+    assert days.min_rows == 500
 
 
 def test_sampling_follows_the_clicks_that_there_are():
@@ -54,6 +54,13 @@ def test_limits_leave_room():
     assert null_limit(0.05, default=0.2) is None
     assert null_limit(0.3, default=0.2) == 0.45
     assert null_limit(1.0, default=0.2) == 1.0
+
+
+def test_a_drop_that_is_chance_on_a_small_day_is_allowed(tmp_path):
+    assert noise_of_auc(40, default=0.005) == 0.01
+    assert noise_of_auc(1, default=0.005) == 0.05
+    assert noise_of_auc(20_000, default=0.005) is None
+    assert config_of(look(deliver(tmp_path))).gate.max_drop == 0.01  # 120 clicks a day
 
 
 def test_a_field_that_is_often_missing_gets_its_own_limit(tmp_path):

@@ -71,6 +71,18 @@ def test_what_is_left_out_with_its_reason(tmp_path, name):
     assert config_of(found).categorical == ("user_id", "item")
 
 
+@pytest.mark.parametrize(("weekend", "left_out"), [({3}, True), ({2, 3}, False), ({1}, False)])
+def test_a_flag_that_turns_on_the_newest_day_is_left_out(tmp_path, weekend, left_out):
+    """A model that has never seen a weekend would judge one by a vector that was never trained."""
+
+    def day(date: dt.date) -> dict[str, Any]:
+        return columns(date) | {"weekend": np.full(ROWS, int(date.day in weekend))}
+
+    found = look(deliver(tmp_path, day))
+    assert (column(found, "weekend").role == "left_out") is left_out
+    assert ("no day before" in column(found, "weekend").note) is left_out
+
+
 def test_what_was_left_out_comes_back_without_its_mark(tmp_path):
     found = look(deliver(tmp_path, with_extra(policy=lambda click, rng: rng.choice(["a", "b"], len(click)))))
     text = render(found, model="m", out=Path("m.toml"))
