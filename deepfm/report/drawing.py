@@ -31,8 +31,7 @@ _STYLE: dict[str, object] = {
     "svg.hashsalt": "deepfm",
     "font.family": "DejaVu Sans",
     "font.size": 11,
-    "axes.labelsize": 11,
-    "axes.titlesize": 11,
+    "axes.titlesize": "medium",
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "axes.facecolor": "none",
@@ -46,7 +45,6 @@ _STYLE: dict[str, object] = {
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "legend.frameon": False,
-    "legend.fontsize": 11,
     "legend.labelcolor": INK,
     "lines.linewidth": 1.8,
     "text.color": INK,
@@ -55,8 +53,6 @@ _STYLE: dict[str, object] = {
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "xtick.labelsize": 11,
-    "ytick.labelsize": 11,
 }
 
 

@@ -3,17 +3,24 @@
 import datetime as dt
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import typer
 
 from deepfm import layout
+from deepfm.cli.app import app as command_line
+from deepfm.report.facts import gather
+from deepfm.report.page import render
 from deepfm.retraining import retrain
 from deepfm.storage import open_store
 from tests.command_line import deepfm, one_line
+from tests.factories import DAY
 from tests.places import ROWS, YESTERDAY, Killed, Place, local_place
+from tests.reported_runs import CHAMPION, config, decision, finding, holdout, keep, keep_day
 from tests.tiny_days import HOLDOUT, click_day, with_column
 from tests.tiny_toml import write_toml
 
@@ -73,6 +80,25 @@ def test_a_refused_day_has_a_page_too(report):
     page = Path(f"report-tiny-{REFUSED}.html").read_text()
     assert "Refused:" in page
     assert "null share" in page
+
+
+@pytest.mark.parametrize("outcome", ["promoted", "cleared", "reject", "inconclusive", "refused"])
+def test_every_command_that_a_page_names_exists_with_its_options(outcome, tmp_path):
+    store = open_store(f"file://{tmp_path}/store")
+    if outcome == "refused":
+        keep_day(store, holdout(finding(passed=False), accepted=False))
+    else:
+        verdict = "promote" if outcome in {"promoted", "cleared"} else outcome
+        keep(store, decision(verdict=verdict), promoted=outcome == "promoted")
+    facts = gather(store, config(), logical_date=DAY)
+    heads = [facts.head, facts.head.model_copy(update={"version": CHAMPION})] if facts.head else [None]
+    commands = typer.main.get_command(command_line).commands  # type: ignore[attr-defined]
+    for head in heads:
+        named = re.findall(r"<pre>deepfm (.*)</pre>", render(facts._replace(head=head)))
+        assert len(named) == 2
+        for name, *arguments in (line.split() for line in named):
+            known = {option for parameter in commands[name].params for option in parameter.opts}
+            assert {argument for argument in arguments if argument.startswith("--")} <= known
 
 
 MISTAKES = {
@@ -151,6 +177,9 @@ def test_a_second_decision_on_a_version_has_a_page_of_its_own(here):
     pages = list(reports(here).values())
     assert len(pages) == 2
     assert sum(b"Promoted:" in page for page in pages) == 1
+    changed: list[str] = []
+    retrain(here.workspace(tell=lambda _, key: changed.append(key)), HOLDOUT)
+    assert changed == []
 
 
 def test_a_holdout_on_which_nothing_can_be_said_has_no_page_and_no_failure(here):

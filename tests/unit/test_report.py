@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepfm import layout
@@ -92,6 +92,7 @@ def test_a_promotion_is_told_in_the_order_that_questions_come(store):
     ]
     for words in (
         "Not significantly worse gate.confidence upper bound of the difference +0.0166 at least 0 ✓ passed",
+        "Reasons first run Training and holdout",
         "Compared with 2026-02-28-9999999999999999, log entry 1",
         "Log entry 2, 2026-03-02 04:05 UTC, by test",
         "Champion as this was written this version, log entry 2",
@@ -282,23 +283,30 @@ def test_a_damaged_document_is_named_and_not_left_out(store):
         gather(store, config())
 
 
-aucs = st.floats(0, 1)
-errors = st.floats(0, 0.2)
+around_the_floor = st.floats(0.5, 0.6)
+small = st.floats(0, 0.03)
+ratios = st.just(1.0) | st.floats(0.5, 2)
 
 
+@settings(max_examples=300)
 @given(
     figures=st.fixed_dictionaries(
-        {"auc": aucs, "auc_error": errors, "clicks": st.integers(1, 99), "calibration_ratio": st.floats(0.01, 10)}
+        {
+            "auc": around_the_floor,
+            "auc_error": small,
+            "clicks": st.integers(1, 25),
+            "calibration_ratio": st.floats(0.5, 2),
+        }
     ),
-    rival=st.none() | aucs,
-    error=errors,
+    ahead=st.none() | st.integers(-12, 4).map(lambda thousandths: thousandths / 1000),
+    error=st.sampled_from([0.0, 0.001, 0.003, 0.02]),
     obstacle=st.booleans(),
 )
-def test_the_rows_of_the_table_say_what_the_gate_decides(figures, rival, error, obstacle):
+def test_the_rows_of_the_table_say_what_the_gate_decides(figures, ahead, error, obstacle):
     limits = GateConfig()
     challenger = decision().challenger.model_copy(update=figures | {"rows": 100})
-    champion = challenger.model_copy(update={"auc": rival}) if rival is not None else None
-    comparison = Comparison(difference=challenger.auc - rival, error=error) if rival is not None else None
+    champion = challenger.model_copy(update={"auc": challenger.auc - ahead}) if ahead is not None else None
+    comparison = Comparison(difference=ahead, error=error) if ahead is not None else None
     stopped = "It cannot be compared." if obstacle and champion is None else None
     result = judge(challenger=challenger, champion=champion, comparison=comparison, config=limits, obstacle=stopped)
     made = decision(
