@@ -11,9 +11,11 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from deepfm.discovery.sample import SAMPLE_ROWS
+from deepfm.discovery.sample import SAMPLE_ROWS, read_sample
+from deepfm.discovery.source import find_days
 from deepfm.discovery.toml_text import render
 from deepfm.errors import DataCorruptError, DeepFMError, NotFoundError
+from deepfm.storage import open_store
 from deepfm.synthetic.config import preset_world
 from deepfm.synthetic.delivery import write_world
 from tests.deliveries import FIRST, ROWS, column, columns, deliver, look
@@ -53,6 +55,11 @@ def test_too_many_rows_are_thinned_evenly(tmp_path, monkeypatch):
     found = look(deliver(tmp_path, days=6))
     assert 500 <= found.rows_read <= 1_000 < SAMPLE_ROWS
     assert found.days.rows == 6 * ROWS
+    store = open_store(str(tmp_path))
+    delivered = find_days(store.list(""))
+    assert delivered is not None
+    sample = read_sample(store, delivered, scratch=tmp_path)
+    assert np.bincount(sample.day).tolist() == [ROWS // 4] * 6
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_others_speak(tmp_path):

@@ -26,6 +26,9 @@ def test_columns_that_tell_the_label_are_found(ctr):
         "several values for each label": pa.array(np.where(clicked, 10, 0) + rng.integers(0, 5, len(clicked))),
         "a number that is larger": pa.array(rng.normal(size=len(clicked)) + 8.0 * clicked),
         "a number from the middle": pa.array(np.where(clicked, 0.0, rng.choice([-5.0, 5.0], len(clicked)))),
+        "text that is right for all but one row in a hundred": pa.array(
+            np.where(clicked ^ (rng.random(len(clicked)) < 0.01), "yes", "no")
+        ),
         "there only if clicked": pa.array(rng.random(len(clicked)), mask=~clicked),
         "an id only if clicked": pa.array([f"c{n}" for n in range(len(clicked))], mask=~clicked),
     }

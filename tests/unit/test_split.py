@@ -224,6 +224,19 @@ def test_a_broken_file_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["flat.parquet"]
 
 
+@pytest.mark.parametrize("stage", ["reading", "sorting", "writing"])
+def test_an_interruption_leaves_nothing(tmp_path, stage):
+    def interrupted(*told: object) -> None:
+        if told[0] == stage:
+            raise KeyboardInterrupt
+
+    pq.write_table(flat(), tmp_path / "flat.parquet")
+    file = FlatFile(tmp_path / "flat.parquet", "flat.parquet")
+    with pytest.raises(KeyboardInterrupt):
+        split_file(file, tmp_path / "days", Cut(by="when"), told=interrupted)
+    assert [path.name for path in tmp_path.iterdir()] == ["flat.parquet"]
+
+
 def test_columns_that_are_there_twice_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("a,b,a\n1,2,3\n")
     with pytest.raises(DataRejectedError, match=r"twice|same name|more than once"):
