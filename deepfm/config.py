@@ -220,7 +220,7 @@ class TrainingConfig(Section):
     """Adam's rate for the dense layers."""
     embedding_learning_rate: Positive = 1e-2
     """Adam's rate for embeddings and first-order weights."""
-    l2_embedding: NonNegative = 50.0
+    l2_embedding: NonNegative = 30.0
     """Precision of a normal prior on embeddings and first-order weights: rare values shrink, frequent ones hardly."""
     l2_network: NonNegative = 0.0
     """L2 penalty on the weights of the deep part."""

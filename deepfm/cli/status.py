@@ -99,7 +99,8 @@ def _table(days: "tuple[CalendarDay, ...]", *, mark: str) -> Table:
 def _cells(row: "CalendarDay", *, mark: str) -> tuple[str, ...]:
     valid = {True: "yes", False: "[red]refused[/]", None: ""}[row.valid]
     name = row.version[11:] if row.version else ""
-    remarks = [reason.replace("[", r"\[") for reason in row.reasons]
+    told = row.reasons[:1] if row.verdict else row.reasons  # the report has all that the gate said
+    remarks = [reason.replace("[", r"\[") for reason in told]
     if row.stale:
         remarks[0] = f"[yellow]stale[/]: {remarks[0]}"
     return (

@@ -20,7 +20,8 @@ FLOATS = {str(kind): kind for kind in (pa.float16(), pa.float32(), pa.float64())
 STAMPS = {unit: pa.timestamp(unit, tz="Europe/Berlin") for unit in ("s", "ms", "us", "ns")}
 DECIMALS = {"decimal": pa.decimal128(10, 2), "whole decimal": pa.decimal256(40, 0)}
 DATES = {"date": pa.date32(), "date in milliseconds": pa.date64()}
-NUMBERS = {**INTEGERS, **DECIMALS, "double": pa.float64(), "bool": pa.bool_(), "coded": pa.dictionary(pa.int32(), pa.int64())}
+CODED = pa.dictionary(pa.int32(), pa.int64())
+NUMBERS = {**INTEGERS, **DECIMALS, "double": pa.float64(), "bool": pa.bool_(), "coded": CODED}
 NULL = {"null": pa.null()}
 NEVER = {
     "list": pa.list_(pa.int64()),
