@@ -4,7 +4,7 @@
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 TORCH_INDEX ?=
-TEST_SECONDS := 720
+TEST_SECONDS := 1800
 
 .DEFAULT_GOAL := help
 .PHONY: help setup fmt lint types arch test test-integration test-e2e check demo evidence-main evidence-clicks clean
@@ -42,7 +42,7 @@ arch: setup ## Check the import contracts and the rules about the source
 	.venv/bin/lint-imports
 	$(PY) -m pytest tests/architecture
 
-test: setup ## Run every test but the benchmarks, with branch coverage; 12 minutes at most
+test: setup ## Run every test but the benchmarks, with branch coverage
 	$(PY) -m pytest -m "not benchmark" --session-timeout=$(TEST_SECONDS) --cov --cov-branch --cov-report=term
 
 test-integration: setup ## Run the tests that need a real store or runtime

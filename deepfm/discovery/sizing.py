@@ -18,7 +18,6 @@ _COMMON_CTR = 0.2
 _PLENTY, _FEW = 10_000, 2_000
 _CLICKS_FOR_A_LIMIT = 20
 _CTR_FACTOR = 5.0
-_AUC_NOISE = 0.116
 _DEFAULT_MISSING = float(WindowConfig().max_missing_share)
 
 
@@ -81,15 +80,6 @@ def sampling_of(ctr: float, *, window_clicks: int) -> tuple[int | None, str]:
         return None, f"{ctr:.0%} of the rows are clicks, and {clicks} are few: all rows are worth keeping"
     why = "plenty; predictions are corrected for it exactly" if plenty else "few: more rows without a click help"
     return ratio, f"1:{ratio}, because {clicks} are {why}"
-
-
-def noise_of_auc(day_clicks: float, *, default: float) -> float | None:
-    """The error of a difference of two AUCs on a usual day, where it is larger than the drop allowed by default.
-
-    Two models of about the same data (correlation .9) differ by chance with an error of .116 / sqrt(clicks).
-    """
-    error = _AUC_NOISE / math.sqrt(max(day_clicks, 1.0))
-    return None if error <= default else min(0.05, _digit(error))
 
 
 def ctr_limits(ctr: float, *, day_clicks: float) -> tuple[float | None, float | None]:

@@ -1,6 +1,7 @@
 """The TOML that a newcomer reads: every line with its reason, and what was left out a `#` away."""
 
 import json
+import math
 import re
 import shlex
 import textwrap
@@ -10,9 +11,9 @@ from pathlib import Path
 from deepfm.config import DataConfig, GateConfig, RetrainConfig, Section, TrainingConfig, ValidationConfig, WindowConfig
 from deepfm.discovery.found import Found, FoundColumn
 from deepfm.discovery.naming import is_usable
-from deepfm.discovery.sizing import noise_of_auc
 
 _WIDTH = 116
+_AUC_NOISE, _LARGEST_DROP = 0.116, 0.05
 _SHOWN: dict[str, tuple[type[Section], tuple[str, ...]]] = {
     "training": (TrainingConfig, ("epochs", "batch_size", "learning_rate", "l2_embedding", "validation_by", "device")),
     "gate": (GateConfig, ("min_auc", "max_drop", "confidence", "min_calibration", "max_calibration")),
@@ -179,6 +180,15 @@ def _defaults(found: Found) -> Iterator[list[str]]:
             value = json.dumps(section.model_fields[key].default)
             lines.extend(_line(f"# {key} = {value}", _sentence(section, key)))
         yield lines
+
+
+def noise_of_auc(day_clicks: int, *, default: float) -> float | None:
+    """The error of a difference of two AUCs on a usual day, where it is larger than the drop allowed by default.
+
+    Two models of about the same data (correlation .9) differ by chance with an error of .116 / sqrt(clicks).
+    """
+    error = _AUC_NOISE / math.sqrt(max(day_clicks, 1))
+    return None if error <= default else min(_LARGEST_DROP, float(f"{error:.1g}"))
 
 
 def _field(column: FoundColumn) -> str:

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from deepfm.discovery.sample import Day
-from deepfm.discovery.sizing import ctr_limits, noise_of_auc, null_limit, sampling_of, size_days
+from deepfm.discovery.sizing import ctr_limits, null_limit, sampling_of, size_days
+from deepfm.discovery.toml_text import noise_of_auc
 from deepfm.errors import UsageError
 from tests.deliveries import FIRST, config_of, deliver, look, with_extra
 
