@@ -188,7 +188,7 @@ def noise_of_auc(day_clicks: int, *, default: float) -> float | None:
     Two models of about the same data (correlation .9) differ by chance with an error of .116 / sqrt(clicks).
     """
     error = _AUC_NOISE / math.sqrt(max(day_clicks, 1))
-    return None if error <= default else min(_LARGEST_DROP, float(f"{error:.1g}"))
+    return None if error <= default else min(_LARGEST_DROP, float(f"{error:.0e}"))
 
 
 def _field(column: FoundColumn) -> str:

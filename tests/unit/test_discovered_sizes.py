@@ -58,7 +58,7 @@ def test_limits_leave_room():
 
 
 def test_a_drop_that_is_chance_on_a_small_day_is_allowed(tmp_path):
-    assert noise_of_auc(40, default=0.005) == 0.01
+    assert noise_of_auc(40, default=0.005) == 0.02
     assert noise_of_auc(1, default=0.005) == 0.05
     assert noise_of_auc(20_000, default=0.005) is None
     assert config_of(look(deliver(tmp_path))).gate.max_drop == 0.01  # 120 clicks a day
