@@ -236,19 +236,24 @@ def misplaced_file(ground: Ground) -> Case:
             ".parquet",
             "part-0.tsv",
         )
-        ground.rng.choice(
-            (
-                lambda: file.rename(file.with_name(ground.rng.choice(names))),
-                file.unlink,
-                lambda: file.parent.rename(
-                    file.parent.with_name(ground.rng.choice(("dt=2026-3-5", "day=x", "dt=", "2026", "dt=2026-02-30")))
-                ),
-                lambda: shutil.rmtree(ground.fresh),
-                lambda: (shutil.rmtree(ground.fresh), ground.fresh.write_text("x")),
-                lambda: (file.unlink(), file.mkdir()),
-                lambda: (file.unlink(), file.symlink_to(file)),
-            )
-        )()
+        days = ("dt=2026-3-5", "day=x", "dt=", "2026", "dt=2026-02-30")
+        match ground.rng.randrange(6):
+            case 0:
+                file.rename(file.with_name(ground.rng.choice(names)))
+            case 1:
+                file.unlink()
+            case 2:
+                file.parent.rename(file.parent.with_name(ground.rng.choice(days)))
+            case 3:
+                shutil.rmtree(ground.fresh)
+                if ground.rng.random() < 0.5:
+                    ground.fresh.write_text("x")
+            case 4:
+                file.unlink()
+                file.mkdir()
+            case _:
+                file.unlink()
+                file.symlink_to(file)
 
     return ground.folder_case(change)
 

@@ -4,6 +4,7 @@ import gzip
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +35,9 @@ def odd_inputs(folder: Path) -> Iterator[Line]:
             (source / "clicks" / day.name).mkdir(parents=True)
             write(change(pq.read_table(day / "part-0.parquet")), source / "clicks" / day.name)
         said = _run(folder, world, source.name)
-        found = said.json[0] if said.out else {"status": said.last, "challenger_auc": None, "reasons": [said.last]}
+        found: dict[str, Any] = (
+            said.json[0] if said.out else {"status": said.last, "challenger_auc": None, "reasons": [said.last]}
+        )
         if expected is None:
             same = found["challenger_auc"] == row["challenger_auc"]
             figure = f"exit {said.code}, {found['status']}, AUC {'the same' if same else found['challenger_auc']}"

@@ -8,7 +8,7 @@ import pytest
 
 from deepfm.backfilling import MOST_DAYS, Remembering, backfill, dates_between
 from deepfm.errors import StoreUnavailableError, UsageError
-from deepfm.retraining import Direct
+from deepfm.retraining import Direct, retrain
 from tests.command_line import deepfm, one_line
 from tests.places import WORLD
 from tests.tiny_days import HOLDOUT
@@ -77,7 +77,7 @@ def test_ranges_that_cannot_be_meant_are_refused():
         dates_between(HOLDOUT, HOLDOUT + dt.timedelta(days=MOST_DAYS))
 
 
-def test_what_is_remembered_is_told_apart_by_stage_and_day():
+def test_what_is_remembered_is_told_apart_by_stage_and_day(here):
     def one(_: object, item: dt.date) -> str:
         return f"one {item}"
 
@@ -86,8 +86,8 @@ def test_what_is_remembered_is_told_apart_by_stage_and_day():
 
     remembering = Remembering(Direct())
     for _ in range(2):
-        assert remembering.each(one, None, [EARLIER, HOLDOUT]) == [f"one {EARLIER}", f"one {HOLDOUT}"]
-        assert remembering.each(two, None, [HOLDOUT]) == [f"two {HOLDOUT}"]
+        assert remembering.each(one, here.workspace(), [EARLIER, HOLDOUT]) == [f"one {EARLIER}", f"one {HOLDOUT}"]
+        assert remembering.each(two, here.workspace(), [HOLDOUT]) == [f"two {HOLDOUT}"]
 
 
 def test_the_command_prints_a_row_a_date_and_a_summary(monkeypatch, capsys, toml):
@@ -115,16 +115,12 @@ def test_a_range_of_which_nothing_could_be_trained_says_so_by_its_exit_code(
 
 
 def test_what_was_done_before_an_error_is_printed(monkeypatch, capsys, toml):
-    import deepfm.backfilling as module
-
-    real = module.retrain
-
     def fails_later(workspace, date, **more):
         if date == HOLDOUT:
             raise StoreUnavailableError("no answer")
-        return real(workspace, date, **more)
+        return retrain(workspace, date, **more)
 
-    monkeypatch.setattr(module, "retrain", fails_later)
+    monkeypatch.setattr("deepfm.backfilling.retrain", fails_later)
     arguments = ("backfill", "--config", str(toml), "--start", str(EARLIER), "--end", str(LATER), "--json")
     code, out, err = deepfm(monkeypatch, capsys, *arguments)
     assert (code, [row["status"] for row in json.loads(out)]) == (75, ["promoted", "failed"])

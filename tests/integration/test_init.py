@@ -1,7 +1,6 @@
 """A newcomer's first commands: from a flat file, a folder or a bucket to a configuration that runs as it is."""
 
 import json
-import sys
 import tomllib
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from deepfm.cli import app as command_line
 from deepfm.config_file import load_config
 from deepfm.storage.s3 import S3Store
 from deepfm.synthetic.config import preset_world
 from deepfm.synthetic.delivery import write_world
+from tests import command_line
+from tests.command_line import one_line
 from tests.seaweed import client_of
 
 FLAT = {
@@ -38,20 +38,9 @@ def deepfm(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["deepfm", *arguments])
-        hook = sys.excepthook
-        with pytest.raises(SystemExit) as left:
-            command_line.main()
-        sys.excepthook = hook
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
+        return command_line.deepfm(monkeypatch, capsys, *arguments)
 
     return call
-
-
-def one_line(err: str) -> str:
-    (line,) = [line for line in err.splitlines() if line.strip()]
-    return line
 
 
 def table_of(world: Path) -> pa.Table:

@@ -48,7 +48,10 @@ def labels(values: object) -> Callable[[Place, Path], None]:
 
 
 def bytes_of(change: Callable[[bytes], bytes]) -> Callable[[Place, Path], None]:
-    return lambda place, _: file_of(place).write_bytes(change(file_of(place).read_bytes())) and None
+    def prepare(place: Place, _: Path) -> None:
+        file_of(place).write_bytes(change(file_of(place).read_bytes()))
+
+    return prepare
 
 
 def as_csv(place: Place, _: Path) -> None:
@@ -76,7 +79,10 @@ def naive_times(place: Place, _: Path) -> None:
 
 
 def toml_text(change: Callable[[bytes], bytes]) -> Callable[[Place, Path], None]:
-    return lambda _, toml: toml.write_bytes(change(toml.read_bytes())) and None
+    def prepare(_: Place, toml: Path) -> None:
+        toml.write_bytes(change(toml.read_bytes()))
+
+    return prepare
 
 
 def promoted(place: Place, toml: Path) -> None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import decimal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +41,8 @@ def cells(column: str, values: pa.Array, config=CONFIG, *, csv: bool = False) ->
 
 
 def utc(*parts: int) -> dt.datetime:
-    return dt.datetime(*parts, tzinfo=dt.UTC)
+    year, month, day, hour, minute, second, microsecond = (*parts, *[0] * (7 - len(parts)))
+    return dt.datetime(year, month, day, hour, minute, second, microsecond, tzinfo=dt.UTC)
 
 
 D = decimal.Decimal
@@ -82,7 +84,7 @@ def test_a_stored_value_becomes_its_canonical_form_or_is_marked(column, values, 
     assert cells(column, values) == expected
 
 
-WRITTEN = [
+WRITTEN: list[tuple[str, list[str | None], list[Any]]] = [
     ("user", ["a", "", "NA", "null", " x ", "007"], ["a", None, "NA", "null", " x ", "007"]),
     ("id", ["1", None], ["1", None]),
     ("item", ["7", " 7 ", "-7", "7.0", "7e0", "7.5", "abc", "0x10", "1_0"], [7, 7, -7, 7, 7, BAD, BAD, BAD, BAD]),
