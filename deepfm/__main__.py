@@ -13,9 +13,13 @@ def main() -> None:
             'Run: pip install "deepfm-retrain[train]"; or use deepfm.serving from Python.\n'
         )
         sys.exit(78)
-    from deepfm.cli.app import main as command_line
+    try:
+        from deepfm.cli.app import main as command_line
 
-    command_line()
+        command_line()
+    except KeyboardInterrupt:  # while Python still imports; later ones are the command line's own
+        sys.stderr.write("deepfm: interrupted; run the same command again to go on\n")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

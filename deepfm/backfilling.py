@@ -24,7 +24,7 @@ class Remembering:
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self._known: dict[tuple[str, str], Any] = {}
+        self._known: dict[tuple[str, ...], Any] = {}
 
     def call(
         self, stage: Callable[Concatenate[Workspace, P], R], workspace: Workspace, *args: P.args, **kwargs: P.kwargs
@@ -35,7 +35,8 @@ class Remembering:
     def each(self, stage: Callable[[Workspace, Any], R], workspace: Workspace, items: Sequence[Any]) -> list[R]:
         """The results of a stage for every item, in their order; only items that were not asked about before run."""
         name = getattr(stage, "__name__", repr(stage))
-        keys = [(name, str(getattr(item, "key", item))) for item in items]
+        # Two days that were delivered with the same bytes have the same key: the date tells them apart.
+        keys = [(name, str(getattr(item, "logical_date", item)), str(getattr(item, "key", ""))) for item in items]
         new = [(key, item) for key, item in zip(keys, items, strict=True) if key not in self._known]
         found = self._runner.each(stage, workspace, [item for _, item in new]) if new else []
         self._known |= {key: result for (key, _), result in zip(new, found, strict=True)}

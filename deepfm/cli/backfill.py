@@ -44,10 +44,10 @@ def backfill(
     [bold]Example[/]: deepfm backfill --config clicks.toml --start 2026-11-01 --end 2026-11-23
     """
     dates = dates_between(parse_date(start, option="--start"), parse_date(end, option="--end"))
-    workspace = open_workspace(load_config(config, overrides=override or ()), store_url=store)
     console = Console(stderr=True)
     rows: list[RunOutcome] = []
     try:
+        workspace = open_workspace(load_config(config, overrides=override or ()), store_url=store)
         with Shown(console, dates=len(dates)) as shown:
             for outcome in retrain_each(workspace, dates, runner=shown, progress=shown.training):
                 rows.append(outcome)

@@ -73,7 +73,8 @@ def show(found: Found, out: Path) -> None:
         table.add_row(*_row(column))
     console.print(table)
     days = found.days
-    console.print(f"\n{days.count} days, {days.first} to {days.last}, {found.ctr:.2%} clicks; {out} is written. Next:")
+    told = f"\n{days.count} days, {days.first} to {days.last}, {found.ctr:.2%} clicks; {out} is written. Next:"
+    console.print(told, markup=False, soft_wrap=True)
     console.print(f"  {first_commands(found, out)[0]}", markup=False, soft_wrap=True)
 
 

@@ -57,7 +57,8 @@ def predict(  # noqa: PLR0913, PLR0917 - one argument per option
 
     place = place_of(config, store=store, model=model)
     loaded = _loaded(place, version)
-    batches = read_rows(file, loaded.inputs)
+    delimiter = place.config.data.csv_delimiter if place.config is not None else None
+    batches = read_rows(file, loaded.inputs, delimiter=delimiter)
     if out is not None:
         with file_sink(out, column) as sink:
             rows = _score(loaded, _watched(file, batches), sink)

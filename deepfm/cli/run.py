@@ -80,7 +80,7 @@ def show(outcome: RunOutcome, *, to: Console | None = None, brief: bool = False)
     console = to or Console(highlight=False)
     verdict = f"({outcome.verdict})" if outcome.status == "not_promoted" else ""
     parts = (f"[bold]{outcome.date}[/]", _MARKS[outcome.status], verdict, outcome.version or "", _figures(outcome))
-    console.print(" ".join(part for part in parts if part), highlight=False)
+    console.print(" ".join(part for part in parts if part), highlight=False, soft_wrap=not console.is_terminal)
     reasons = outcome.reasons[:1] if brief else outcome.reasons
     for reason in reasons:  # a line each where another program reads
         console.print(f"  {reason}", markup=False, highlight=False, soft_wrap=not console.is_terminal)

@@ -1,6 +1,7 @@
 """`deepfm split`: from one flat file to daily partitions."""
 
 import datetime as dt
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Annotated, Self
@@ -49,7 +50,7 @@ def split(
     with tempfile.TemporaryDirectory(prefix="deepfm-") as scratch, _Shown() as shown:
         path = _local(file, scratch=Path(scratch))
         outcome = split_file(FlatFile(path, file.rpartition("/")[2]), out, cut, told=shown.told)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(
         f"{outcome.rows - outcome.undated:,} rows, {outcome.days} days, {outcome.first} to {outcome.last}, in {out}"
     )
@@ -57,7 +58,7 @@ def split(
         console.print(f"{outcome.undated:,} rows have no day; they are in {out / UNDATED}")
     if by is None:
         console.print("the dates are made up: drift, freshness and new items are not seen in them")
-    console.print(f"next: deepfm init {out} --out {out.name}.toml", markup=False)
+    console.print(f"next: deepfm init {shlex.quote(str(out))} --out {shlex.quote(f'{out.name}.toml')}")
 
 
 class _Shown:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from deepfm.data.files import is_data
 from deepfm.discovery.naming import time_rank
@@ -24,7 +25,7 @@ def listed(where: str) -> tuple[ObjectStore, list[ObjectInfo]]:
         NotFoundError: terminal; there is nothing.
     """
     if not where.startswith("s3://"):
-        path = Path(where.removeprefix("file://"))
+        path = Path(unquote(where.removeprefix("file://")) if where.startswith("file://") else where)
         with disk_errors(where):
             is_file, is_there = path.is_file(), path.exists()
         if is_file:

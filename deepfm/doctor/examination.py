@@ -45,7 +45,7 @@ def examine(patient: Patient) -> Iterator[Check]:
     config, read = _config(patient)
     opened, resolved = _opened(*_store_url(patient.store_url, config))
     folders = {"temporary files": temporary, "cache": cache_folder()}
-    if opened is not None and opened.url.startswith("file://"):
+    if opened is not None and opened.url.startswith("file://") and not patient.read_only:
         folders["store"] = Path(unquote(urlsplit(opened.url).path))
     yield from environment(config, folders=folders)
     yield from [read] if config is None else settings(config)

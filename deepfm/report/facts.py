@@ -92,6 +92,18 @@ class _Gathering:
             return RunFacts(self._model, self._store.url, date, self._registry.head(), refused)
         raise self._nothing(date, version)
 
+    def _promotion(self, decision: Decision, digest: str) -> LogEntry | None:
+        """The entry that promoted on a decision: the next one, or a later one by a person."""
+        follower = self._registry.entry(decision.compared_entry + 1)
+        if follower is None or follower.decision_sha256 == digest:
+            return follower
+        later = (
+            entry
+            for entry in self._registry.entries()
+            if entry.operation == "promote" and entry.decision_sha256 == digest
+        )
+        return next(later, None)
+
     def _decided(self, date: dt.date, keys: list[str]) -> RunFacts:
         judged = [result.validated for key in self._day(date) if (result := layout.day_result(key))]
         current = {stage_keys.gate_key(self._config, key): key for key in judged if key}
@@ -99,8 +111,7 @@ class _Gathering:
         for key in keys:
             data = self._store.read(key)
             decision = Decision.from_bytes(data, where=f"{self._store.url}/{key}")
-            follower = self._registry.entry(decision.compared_entry + 1)
-            entry = follower if follower and follower.decision_sha256 == sha256_hex(data) else None
+            entry = self._promotion(decision, sha256_hex(data))
             rank = (entry is not None, decision.gate_key in current, decision.compared_entry, key)
             ranked.append((rank, key, decision, entry))
         _, key, decision, entry = max(ranked, key=lambda found: found[0])

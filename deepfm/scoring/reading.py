@@ -166,12 +166,13 @@ def is_json(path: Path) -> bool:
     return path == STDIN or path.name.lower().endswith(JSON_SUFFIXES)
 
 
-def read_rows(path: Path, inputs: Sequence[InputSpec]) -> Iterator[Rows]:
+def read_rows(path: Path, inputs: Sequence[InputSpec], *, delimiter: str | None = None) -> Iterator[Rows]:
     """All rows of a file, or of standard input, in batches; one empty batch for a table without rows.
 
     Args:
         path: The file; its name says what it holds.
         inputs: What a model needs of them.
+        delimiter: Between the cells of a CSV; unset, a tab for `.tsv` and a comma otherwise.
 
     Raises:
         UsageError: terminal; the name says no format that can be read.
@@ -189,7 +190,7 @@ def read_rows(path: Path, inputs: Sequence[InputSpec]) -> Iterator[Rows]:
             observed=ascii(path.name[:80]),
             required=f".csv, .tsv, .parquet or {JSON_SUFFIXES[0]}, and .gz after any but .parquet",
         )
-    return _arrow_rows(path, inputs)
+    return _arrow_rows(path, inputs, delimiter=delimiter)
 
 
 def estimated_rows(path: Path) -> int | None:
@@ -204,9 +205,9 @@ def estimated_rows(path: Path) -> int | None:
         return None
 
 
-def _arrow_rows(path: Path, inputs: Sequence[InputSpec]) -> Iterator[Rows]:
+def _arrow_rows(path: Path, inputs: Sequence[InputSpec], *, delimiter: str | None) -> Iterator[Rows]:
     where = str(path)
-    file = open_file(path, key=where)
+    file = open_file(path, key=where, delimiter=delimiter)
     names = file.schema.names
     if doubled := [name for name, count in Counter(names).items() if count > 1]:
         raise DataCorruptError("two columns have one name", observed=ascii(doubled[0][:80]), where=where)
@@ -214,7 +215,7 @@ def _arrow_rows(path: Path, inputs: Sequence[InputSpec]) -> Iterator[Rows]:
         if field.name not in names:
             raise _absent(field, names, where=where)
     start = 0
-    for batch in _whole_rows(file, path):
+    for batch in _whole_rows(file, path, delimiter=delimiter):
         numbers = range(start + 1, start + 1 + batch.num_rows)
         start += batch.num_rows
         if is_csv(where):
@@ -223,14 +224,14 @@ def _arrow_rows(path: Path, inputs: Sequence[InputSpec]) -> Iterator[Rows]:
             yield _ParquetRows(batch, numbers, where=where)
 
 
-def _whole_rows(file: DataFile, path: Path) -> Iterator[pa.RecordBatch]:
+def _whole_rows(file: DataFile, path: Path, *, delimiter: str | None) -> Iterator[pa.RecordBatch]:
     """The batches of a file, with the row in the error where a CSV has a short or long one; at least one batch."""
     batch = None
     try:
         for batch in file.batches(batch_rows=BATCH_ROWS):
             yield batch
     except DataCorruptError as cause:
-        if is_csv(path.name) and (found := _uneven_row(path, len(file.schema))):
+        if is_csv(path.name) and (found := _uneven_row(path, len(file.schema), delimiter=delimiter)):
             row, cells = found
             raise DataCorruptError(
                 "a row has too few or too many cells",
@@ -243,11 +244,11 @@ def _whole_rows(file: DataFile, path: Path) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pylist([], schema=file.schema)
 
 
-def _uneven_row(path: Path, columns: int) -> tuple[int, int] | None:
+def _uneven_row(path: Path, columns: int, *, delimiter: str | None) -> tuple[int, int] | None:
     """Number and cells of the first row of a CSV that has another number of cells than the header."""
     with _binary(path) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-        reader = csv.reader(text, delimiter="\t" if ".tsv" in path.name.lower() else ",")
+        reader = csv.reader(text, delimiter=delimiter or ("\t" if ".tsv" in path.name.lower() else ","))
         try:
             rows = ((number, len(row)) for number, row in enumerate(filter(None, reader)))
             return next(((number, cells) for number, cells in rows if cells != columns), None)

@@ -17,8 +17,9 @@ _ABANDONED_SECONDS = 86_400.0
 _READS = 2
 _COUNTED_EVERY = 100
 """Downloads after which the folder is looked through in any case: other processes fill it, too."""
-# Verified files, by path, inode, time of change, size and digest: one is hashed once a process, not once a use.
-_verified: set[tuple[str, int, int, int, str]] = set()
+Identity = tuple[str, int, int, int, int, str]
+# Verified files, by path, inode, times of change, size and digest: one is hashed once a process, not once a use.
+_verified: set[Identity] = set()
 
 
 class Bytes(NamedTuple):
@@ -63,11 +64,12 @@ class LocalCache:
         incoming = self._root / _INCOMING
         found = store.fetch(info.key, scratch=incoming)
         with disk_errors(str(found)), found.open("rb") as source:
-            held = Bytes(hashlib.file_digest(source, "sha256").hexdigest(), os.fstat(source.fileno()).st_size)
+            before = os.fstat(source.fileno())
+            held = Bytes(hashlib.file_digest(source, "sha256").hexdigest(), before.st_size)
             if found.parent == incoming:
                 self._kept(found, self._root / held.sha256, held.size_bytes)
             else:
-                _verified.add(_identity(found, held.sha256))
+                _remember(_identity(found, held.sha256, before), found)
         self._digests.remember(store.url, info, sha256=held.sha256, began_ns=began_ns)
         return held
 
@@ -94,7 +96,7 @@ class LocalCache:
         """
         cached = self._root / sha256
         with disk_errors(str(self._root)):
-            if _touch(cached) and _matches(cached, sha256, size_bytes):
+            if _touch(cached) and _matches(cached, sha256, size_bytes, touched=True):
                 return cached
         incoming = self._root / _INCOMING
         for _ in range(_READS):
@@ -114,7 +116,7 @@ class LocalCache:
 
     def _kept(self, download: Path, cached: Path, size_bytes: int) -> Path:
         download.replace(cached)
-        _verified.add(_identity(cached, cached.name))
+        _verified.add(_identity(cached, cached.name, cached.stat(), touched=True))
         self._room_bytes -= size_bytes
         self._uncounted += 1
         if self._room_bytes < 0 or self._uncounted >= _COUNTED_EVERY:
@@ -161,20 +163,28 @@ def _touch(path: Path) -> bool:
     return True
 
 
-def _identity(path: Path, sha256: str) -> tuple[str, int, int, int, str]:
-    state = path.stat()
-    return str(path), state.st_ino, state.st_mtime_ns, state.st_size, sha256
+def _identity(path: Path, sha256: str, state: os.stat_result, *, touched: bool = False) -> Identity:
+    """What a file was when it was verified. A use of the cache moves the change time, which nothing else can set back."""
+    changed_ns = 0 if touched else state.st_ctime_ns
+    return str(path), state.st_ino, state.st_mtime_ns, changed_ns, state.st_size, sha256
 
 
-def _matches(path: Path, sha256: str, size_bytes: int) -> bool:
+def _matches(path: Path, sha256: str, size_bytes: int, *, touched: bool = False) -> bool:
     try:
-        identity = _identity(path, sha256)
-        if identity in _verified and identity[3] == size_bytes:
-            return True
+        state = path.stat()
+        identity = _identity(path, sha256, state, touched=touched)
+        if state.st_size != size_bytes or identity in _verified:
+            return state.st_size == size_bytes
         with path.open("rb") as source:
-            matches = identity[3] == size_bytes and hashlib.file_digest(source, "sha256").hexdigest() == sha256
+            matches = hashlib.file_digest(source, "sha256").hexdigest() == sha256
+        if matches:
+            _remember(identity, path, touched=touched)
     except FileNotFoundError:  # evicted by another process
         return False
-    if matches:
-        _verified.add(identity)
     return matches
+
+
+def _remember(identity: Identity, path: Path, *, touched: bool = False) -> None:
+    """The file need not be hashed again, unless it changed while it was."""
+    if _identity(path, identity[-1], path.stat(), touched=touched) == identity:
+        _verified.add(identity)

@@ -122,6 +122,7 @@ class S3Store:
         self._prefix = f"{prefix}/" if prefix else ""
         try:
             self._client, self._single = _clients()
+            self._endpoint = _shown(self._client.meta.endpoint_url)
         except _CREDENTIAL_ERRORS as cause:
             raise _no_credentials(self.url) from cause
         except (BotoCoreError, ValueError) as cause:
@@ -255,12 +256,6 @@ class S3Store:
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         return parsedate_to_datetime(date) if date else None
 
-    @property
-    def _endpoint(self) -> str:
-        # A netloc may hold credentials, host and port do not.
-        parts = urlsplit(self._client.meta.endpoint_url)
-        return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-
     def _key(self, key: str) -> str:
         return self._prefix + checked_key(key)
 
@@ -318,6 +313,12 @@ class S3Store:
             where=f"{self.url}/{key} at {self._endpoint}",
             next_step="Try again later.",
         )
+
+
+def _shown(url: str) -> str:
+    # A netloc may hold credentials, host and port do not.
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
 
 
 def _clients() -> tuple["S3Client", "S3Client"]:

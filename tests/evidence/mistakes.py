@@ -30,6 +30,7 @@ _REFUSED = 3
 def mistakes(folder: Path) -> Iterator[Line]:
     """Every kind of mistake, `ROUNDS` times each."""
     os.environ["DEEPFM_CACHE"] = str(folder / "cache")
+    os.chdir(folder)  # where a relative --out ends up
     ground = Ground(folder, random.Random(20))
     rows = pq.read_table(next((ground.clicks / f"dt={ground.last}").glob("*.parquet")))
     pyarrow.csv.write_csv(rows, folder / "rows.csv")

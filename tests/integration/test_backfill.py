@@ -132,3 +132,33 @@ def test_a_reversed_range_is_one_line(monkeypatch, capsys, toml):
     code, out, err = deepfm(monkeypatch, capsys, *arguments)
     assert (code, out) == (2, "")
     assert "Swap them" in one_line(err)
+
+
+def test_two_days_that_were_delivered_with_the_same_bytes_stay_two_days(here):
+    """Without event times nothing tells them apart but their dates."""
+    folder = Path(here.source)
+    (folder / f"dt={WORLD[1]}" / "part-0.parquet").write_bytes(
+        (folder / f"dt={WORLD[2]}" / "part-0.parquet").read_bytes()
+    )
+    workspace = here.workspace({"data.event_time": None})
+    assert [row.status for row in backfill(workspace, [EARLIER, HOLDOUT])] == ["promoted", "promoted"]
+    for version in workspace.registry.versions():
+        days = [day.logical_date for day in workspace.registry.manifest(version)[0].window.days]
+        assert len(days) == len(set(days)) == 3
+
+
+def test_a_configuration_that_cannot_be_read_is_a_row_too(monkeypatch, capsys):
+    code, out, err = deepfm(
+        monkeypatch,
+        capsys,
+        "backfill",
+        "--config",
+        "nowhere.toml",
+        "--start",
+        "2026-03-04",
+        "--end",
+        "2026-03-04",
+        "--json",
+    )
+    assert (code, [row["status"] for row in json.loads(out)]) == (78, ["failed"])
+    assert "nowhere.toml" in one_line(err)
