@@ -66,7 +66,7 @@ def backfill(
 def _summary(rows: Sequence[RunOutcome]) -> str:
     counts = Counter(row.status for row in rows)
     told = ", ".join(f"{counts[status]} {words}" for status, words in _WORDS.items() if counts[status])
-    return f"{len(rows)} dates: {told}."
+    return f"{len(rows)} date{'s' if len(rows) > 1 else ''}: {told}."
 
 
 def _leave(rows: Sequence[RunOutcome], *, config: Path) -> None:

@@ -65,6 +65,9 @@ def init(  # noqa: PLR0913, PLR0917 - one argument per option
         show(found, out)
 
 
+_LINES_LEFT_OUT = 5
+
+
 def show(found: Found, out: Path) -> None:
     """What was found, for people, on stdout."""
     console = Console(highlight=False)
@@ -72,6 +75,12 @@ def show(found: Found, out: Path) -> None:
     for column in found.columns:
         table.add_row(*_row(column))
     console.print(table)
+    left = [f"not readable: {line}" for line in found.unreadable]
+    left += [f"not read, because no day is in the name: {name}" for name in found.ignored]
+    for line in left[:_LINES_LEFT_OUT]:
+        console.print(line, markup=False, soft_wrap=True)
+    if len(left) > _LINES_LEFT_OUT:
+        console.print(f"and {len(left) - _LINES_LEFT_OUT} more files that were not read")
     days = found.days
     told = f"\n{days.count} days, {days.first} to {days.last}, {found.ctr:.2%} clicks; {out} is written. Next:"
     console.print(told, markup=False, soft_wrap=True)

@@ -83,7 +83,8 @@ def place_of(config: Path | None, *, store: str | None, model: str | None) -> Pl
         raise UsageError("no model was named", next_step="Give --config M.toml, or --store URL and --model NAME.")
     url = store or os.environ.get("DEEPFM_STORE") or (settings.store if settings is not None else DEFAULT_STORE)
     place = Place(open_store(url), layout.checked_name(name), settings)
-    if place.registry.head() is None and (others := _models(place.store)) and name not in others:
+    # The first runs of a new TOML find no model of its name; a name that was typed has to be there.
+    if model is not None and (others := _models(place.store)) and name not in others:
         near = difflib.get_close_matches(name, others, n=1)
         raise NotFoundError(
             f"model {name} is not in the store",

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deepfm.cli.options import ModelOption, OptionalConfigOption, Place, StoreOption, place_of
 from deepfm.cli.pull import VersionOption
+from deepfm.errors import UsageError
 from deepfm.onnx_file import OUTPUT
 from deepfm.promotion import find_version
 
@@ -57,6 +58,8 @@ def predict(  # noqa: PLR0913, PLR0917 - one argument per option
 
     place = place_of(config, store=store, model=model)
     loaded = _loaded(place, version)
+    if out is not None and file.exists() and out.exists() and out.samefile(file):
+        raise UsageError("--out is the input itself", observed=str(out), next_step="Name another file.")
     delimiter = place.config.data.csv_delimiter if place.config is not None else None
     batches = read_rows(file, loaded.inputs, delimiter=delimiter)
     if out is not None:

@@ -18,6 +18,8 @@ from deepfm.workspace import open_workspace
 if TYPE_CHECKING:
     from deepfm.calendar.rows import Calendar, CalendarDay
 
+_WIDE, _REMARK_WIDTH = 110, 16
+_LEFT_OUT_WHERE_NARROW = {"delivered", "prepared", "champion's"}
 _PIPED_WIDTH = 160
 _VERDICTS = {"promote": "[green]promote[/]", "reject": "[yellow]reject[/]", "inconclusive": "[yellow]inconclusive[/]"}
 _MONDAY = 0
@@ -73,7 +75,7 @@ def _show(calendar: "Calendar", *, config: Path, store: str | None) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     mark = "★" if console.encoding.lower().startswith("utf") else "*"
     if calendar.days:
-        console.print(_table(calendar.days, mark=mark))
+        console.print(_table(calendar.days, mark=mark, width=console.width))
         console.print(_summary(calendar.days, mark=mark), soft_wrap=True)
     if calendar.held:
         console.print("Automatic promotions are on hold.", soft_wrap=True)
@@ -82,17 +84,20 @@ def _show(calendar: "Calendar", *, config: Path, store: str | None) -> None:
     console.print(_next(calendar, config=config, store=store), markup=False, soft_wrap=True)
 
 
-def _table(days: "tuple[CalendarDay, ...]", *, mark: str) -> Table:
+def _table(days: "tuple[CalendarDay, ...]", *, mark: str, width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("day", "delivered", "valid", "prepared", "version", "verdict"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("AUC", justify="right", no_wrap=True)
-    table.add_column("champion's", justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
+    titles = ("day", "delivered", "valid", "prepared", "version", "verdict", "AUC", "champion's", "")
+    shown = [n for n, title in enumerate(titles) if width >= _WIDE or title not in _LEFT_OUT_WHERE_NARROW]
+    for title in (titles[n] for n in shown):
+        if title:
+            table.add_column(title, justify="right" if title in {"AUC", "champion's"} else "left", no_wrap=True)
+        else:
+            table.add_column(title, overflow="fold", min_width=_REMARK_WIDTH)
     for row in days:
         if row.date.weekday() == _MONDAY and table.row_count:
             table.add_row()
-        table.add_row(*_cells(row, mark=mark))
+        cells = _cells(row, mark=mark)
+        table.add_row(*(cells[n] for n in shown))
     return table
 
 

@@ -97,12 +97,8 @@ class _Gathering:
         follower = self._registry.entry(decision.compared_entry + 1)
         if follower is None or follower.decision_sha256 == digest:
             return follower
-        later = (
-            entry
-            for entry in self._registry.entries()
-            if entry.operation == "promote" and entry.decision_sha256 == digest
-        )
-        return next(later, None)
+        promotions = (entry for entry in self._registry.entries() if entry.operation == "promote")
+        return next((entry for entry in promotions if entry.decision_sha256 == digest), None)
 
     def _decided(self, date: dt.date, keys: list[str]) -> RunFacts:
         judged = [result.validated for key in self._day(date) if (result := layout.day_result(key))]

@@ -164,7 +164,7 @@ def _touch(path: Path) -> bool:
 
 
 def _identity(path: Path, sha256: str, state: os.stat_result, *, touched: bool = False) -> Identity:
-    """What a file was when it was verified. A use of the cache moves the change time, which nothing else can set back."""
+    """What a file was when it was verified; without its change time where a use of the cache moves that."""
     changed_ns = 0 if touched else state.st_ctime_ns
     return str(path), state.st_ino, state.st_mtime_ns, changed_ns, state.st_size, sha256
 

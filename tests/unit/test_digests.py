@@ -169,3 +169,34 @@ def test_many_threads_agree(store, tmp_path):
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(use, range(200)))
+
+
+def test_a_rewrite_in_place_is_seen_although_size_and_time_stay(tmp_path, cache):
+    """`cp -p` and `rsync --inplace -t` keep the time of change; nothing can set back that of the inode."""
+    store = LocalStore(tmp_path / "own")
+    store.write("key", b"AAA")
+    path = tmp_path / "own" / "key"
+    digest = sha256(b"AAA")
+    assert cache.path(store, "key", sha256=digest, size_bytes=3) == path
+    state = path.stat()
+    path.write_bytes(b"BBB")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    with pytest.raises(IntegrityError):
+        cache.path(store, "key", sha256=digest, size_bytes=3)
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_hashed_again(tmp_path, cache, monkeypatch):
+    store = LocalStore(tmp_path / "own")
+    info = put(store, "key", b"AAA")
+    path, real = tmp_path / "own" / "key", hashlib.file_digest
+
+    def changed(source, name):
+        found = real(source, name)
+        path.write_bytes(b"CCC")
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", changed)
+    held = cache.digest(store, info)
+    monkeypatch.setattr(hashlib, "file_digest", real)
+    with pytest.raises(IntegrityError):
+        cache.path(store, "key", sha256=held.sha256, size_bytes=3)
