@@ -28,8 +28,12 @@ def load_config(path: Path, *, overrides: Sequence[str] = ()) -> RetrainConfig:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as cause:
         raise ConfigError(f"config {path} does not exist", next_step="Check --config.") from cause
-    except (OSError, UnicodeDecodeError) as cause:
-        raise ConfigError(f"config {path} cannot be read: {cause}") from cause
+    except OSError as cause:
+        raise ConfigError(
+            f"config {path} cannot be read", observed=cause.strerror, next_step="Check --config."
+        ) from cause
+    except UnicodeDecodeError as cause:
+        raise ConfigError(f"config {path} cannot be read: {cause}", next_step="Save it as UTF-8.") from cause
     except tomllib.TOMLDecodeError as cause:
         raise ConfigError(f"config {path} is not TOML: {cause}") from cause
     if not overrides:

@@ -16,6 +16,7 @@
     │   └── ParityError            70  the exported graph does not compute what torch computed
     └── TransientError             75  nothing is wrong with the request: try again later
         ├── StoreUnavailableError      the store did not answer in time
+        ├── NoSpaceError               a disk or a quota is full: free some space, and the same call goes on
         └── DataNotReadyError          the day has not been delivered yet
 
 An error's text is one line: `<problem>: <observed>, required <rule> (<where>). <Next step>.` The parts stay readable
@@ -49,7 +50,8 @@ class DeepFMError(Exception):
     def _line(self) -> str:
         line = self.problem
         if self.observed is not None:
-            line += f": {self.observed}"
+            # What was observed may be another error's line, with a full stop of its own.
+            line += f": {str(self.observed).rstrip(' .') if self.required or self.next_step else self.observed}"
         if self.required:
             line += f", required {self.required}"
         if self.where:
@@ -133,6 +135,10 @@ class TransientError(DeepFMError):
 
 class StoreUnavailableError(TransientError):
     """The store did not answer in time."""
+
+
+class NoSpaceError(TransientError):
+    """A disk or a quota is full; with some space freed, the same call goes on."""
 
 
 class DataNotReadyError(TransientError):

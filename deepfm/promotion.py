@@ -143,7 +143,12 @@ class Operator:
         return _obstacle(self._decision(version)) is not None
 
     def _set_held(self, operation: Operation, *, held: bool) -> Change:
-        head = self._registry.champion()
+        head = self._registry.head()
+        if head is None:
+            raise NotFoundError(
+                f"model {self._model} has no champion to hold on to",
+                next_step="Promote a version first; a retrain promotes the first one only if it clears gate.min_auc.",
+            )
         if head.held == held:
             return _unchanged(operation, head)
         return self._append(operation, head, head.model_dump(include=_OF_THE_VERSION), held=held)

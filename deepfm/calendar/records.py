@@ -45,7 +45,16 @@ class Listing(NamedTuple):
     @property
     def newest(self) -> dt.date | None:
         """The newest day that has data or a result."""
-        return max({*(self.delivered or ()), *self.judged, *self.versions}, default=None)
+        return max(self._dates, default=None)
+
+    @property
+    def oldest(self) -> dt.date | None:
+        """The oldest day that has data or a result."""
+        return min(self._dates, default=None)
+
+    @property
+    def _dates(self) -> set[dt.date]:
+        return {*(self.delivered or ()), *self.judged, *self.versions}
 
 
 class DayRecords(NamedTuple):

@@ -8,10 +8,10 @@ from pydantic import Field
 from deepfm import layout, stage_keys
 from deepfm.calendar.records import DayRecords, Listing, Progress, list_all, read_days, read_log, side_by_side
 from deepfm.calendar.staleness import Changes, expected_version, holdout_changes, window_changes
-from deepfm.data.window import calendar_days, check_window
+from deepfm.data.window import calendar_days, fewest_days
 from deepfm.documents import Part
-from deepfm.errors import UsageError, WindowError
-from deepfm.manifests import Decision, Finite, Gap, LogEntry, Verdict, VersionManifest
+from deepfm.errors import UsageError
+from deepfm.manifests import Decision, Finite, LogEntry, Verdict, VersionManifest
 from deepfm.succession import succession
 from deepfm.workspace import Workspace
 
@@ -86,7 +86,7 @@ def calendar_of(
     """
     _check_range(start, end)
     listing = list_all(workspace)
-    dates = _dates(start, end, listing.newest)
+    dates = _dates(start, end, listing)
     if not dates:
         return Calendar((), listing.source_problem, held=_held(read_log(workspace, listing, ())))
     back = workspace.config.window.window_days
@@ -159,8 +159,13 @@ class _Rows:
             row = self._with_version(row, day, version)
         elif day.delivered_again:
             row = row.model_copy(update={"reasons": (f"{date} was delivered again",)})
+        if not day.delivered or day.refused:
+            return row
+        obstacle = self._too_small(date)
+        if version is None and obstacle:
+            row = row.model_copy(update={"reasons": (*row.reasons, obstacle)})
         wanted = version is None or bool(row.stale)
-        return row.model_copy(update={"trainable": wanted and self._could_train(date, day)})
+        return row.model_copy(update={"trainable": wanted and not obstacle})
 
     def _with_version(self, row: CalendarDay, day: DayRecords, version: str) -> CalendarDay:
         decision, standing = self._decisions[version], self._standing(version)
@@ -204,20 +209,14 @@ class _Rows:
             return (f"champion until log entry {self._log[last + 1].sequence}",)
         return ()
 
-    def _could_train(self, date: dt.date, day: DayRecords) -> bool:
-        if not day.delivered or day.refused:
-            return False
-        window = calendar_days(self._config, date)
-        gaps = [
-            Gap(logical_date=day, reason="missing or refused")
-            for day in window
-            if self._days[day].missing or self._days[day].refused
-        ]
-        try:
-            check_window(self._config, accepted=len(window) - len(gaps), gaps=gaps, logical_date=date)
-        except WindowError:
-            return False
-        return True
+    def _too_small(self, date: dt.date) -> str:
+        """Why the window before a date cannot train, as far as can be seen; empty if it can."""
+        window = [self._days[day] for day in calendar_days(self._config, date)]
+        usable = sum(not day.missing and not day.refused for day in window)
+        needed = fewest_days(self._config)
+        if usable >= needed:
+            return ""
+        return f"window too small: {usable} of the {len(window)} days before it can be used, required {needed}"
 
 
 def _held(log: tuple[LogEntry, ...]) -> bool:
@@ -233,12 +232,14 @@ def _check_range(start: dt.date | None, end: dt.date | None) -> None:
         raise UsageError("range is too long", observed=f"{(end - start).days + 1} days", required=f"{MOST_DAYS}")
 
 
-def _dates(start: dt.date | None, end: dt.date | None, newest: dt.date | None) -> list[dt.date]:
-    last = end or newest or start
+def _dates(start: dt.date | None, end: dt.date | None, listing: Listing) -> list[dt.date]:
+    last = end or listing.newest or start
     if last is None:
         return []
     if end is None and start is not None:
         last = max(last, start)
-    first = start or dt.date.fromordinal(max(1, last.toordinal() - DEFAULT_DAYS + 1))
+    # Of the days that nobody asked for, those before the first delivery say nothing.
+    earliest = min(listing.oldest or last, last)
+    first = start or max(earliest, dt.date.fromordinal(max(1, last.toordinal() - DEFAULT_DAYS + 1)))
     _check_range(first, last)
     return [dt.date.fromordinal(n) for n in range(first.toordinal(), last.toordinal() + 1)]

@@ -52,7 +52,7 @@ def backfill(
             for outcome in retrain_each(workspace, dates, runner=shown, progress=shown.training):
                 rows.append(outcome)
                 shown.date_done()
-                show(outcome, to=console if as_json else None, brief=True)
+                show(outcome, to=console if as_json else None, most=1)
     except DeepFMError as error:
         if as_json:
             print_json([*rows, failure(dates[len(rows)], error)])

@@ -17,7 +17,7 @@ from deepfm.config_file import load_config
 from deepfm.documents import Part
 from deepfm.errors import NotFoundError, UsageError
 from deepfm.registry import Registry
-from deepfm.storage import ObjectStore, open_store
+from deepfm.storage import ObjectStore, absent_folder, open_store
 
 
 def log_what_happens(verbose: bool) -> bool:  # noqa: FBT001 - typer's callback
@@ -27,9 +27,10 @@ def log_what_happens(verbose: bool) -> bool:  # noqa: FBT001 - typer's callback
     return verbose
 
 
-ConfigOption = Annotated[Path, typer.Option("--config", help="The model's TOML.", metavar="M.toml")]
+ConfigOption = Annotated[Path, typer.Option("--config", readable=False, help="The model's TOML.", metavar="M.toml")]
 OptionalConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="The model's TOML; or use --store and --model.", metavar="M.toml")
+    Path | None,
+    typer.Option("--config", readable=False, help="The model's TOML; or use --store and --model.", metavar="M.toml"),
 ]
 DateOption = Annotated[str, typer.Option("--date", help="Logical date: the holdout day.", metavar="YYYY-MM-DD")]
 StoreOption = Annotated[
@@ -70,19 +71,26 @@ class Place(NamedTuple):
 
 
 def place_of(config: Path | None, *, store: str | None, model: str | None) -> Place:
-    """The model that `--config`, or `--store` and `--model`, point at.
+    """The model that `--config`, or `--store` and `--model`, point at, in a store that something was written to.
 
     Raises:
         UsageError: terminal; neither a TOML nor a name was given.
-        NotFoundError: terminal; the store holds other models, and none of this name.
+        NotFoundError: terminal; there is no such folder, or the store holds other models, and none of this name.
         ConfigError: terminal; the TOML or the store cannot be used.
     """
     settings = load_config(config) if config is not None else None
     name = model or (settings.model if settings is not None else None)
     if name is None:
         raise UsageError("no model was named", next_step="Give --config M.toml, or --store URL and --model NAME.")
-    url = store or os.environ.get("DEEPFM_STORE") or (settings.store if settings is not None else DEFAULT_STORE)
+    url, rule = _store_url(store, settings)
     place = Place(open_store(url), layout.checked_name(name), settings)
+    if (folder := absent_folder(place.store)) is not None:
+        raise NotFoundError(
+            "store's folder does not exist",
+            observed=str(folder),
+            where=f"by {rule}",
+            next_step="Check --store, DEEPFM_STORE and the working directory, or run first: deepfm run makes it.",
+        )
     # The first runs of a new TOML find no model of its name; a name that was typed has to be there.
     if model is not None and (others := _models(place.store)) and name not in others:
         near = difflib.get_close_matches(name, others, n=1)
@@ -93,6 +101,15 @@ def place_of(config: Path | None, *, store: str | None, model: str | None) -> Pl
             next_step=f"Did you mean {near[0]}?" if near else "Check --model, --store and --config.",
         )
     return place
+
+
+def tell_absent(store: ObjectStore) -> None:
+    """Say so if the store's folder is not there yet, to somebody who may have meant another one."""
+    if (folder := absent_folder(store)) is not None:
+        typer.echo(
+            f"The store's folder {folder} is not there yet: the first run makes it. "
+            "If there has been one, check --store, DEEPFM_STORE and the working directory."
+        )
 
 
 def parse_date(text: str, *, option: str) -> dt.date:
@@ -110,6 +127,17 @@ def parse_date(text: str, *, option: str) -> dt.date:
 def print_json(rows: Sequence[Part]) -> None:
     """One JSON array on stdout."""
     typer.echo(to_json([row.model_dump(mode="json") for row in rows], indent=2).decode())
+
+
+def _store_url(given: str | None, settings: RetrainConfig | None) -> tuple[str, str]:
+    """The store's URL, and the rule that it follows from."""
+    if given:
+        return given, "--store"
+    if from_environment := os.environ.get("DEEPFM_STORE"):
+        return from_environment, "DEEPFM_STORE"
+    if settings is not None and "store" in settings.model_fields_set:
+        return settings.store, "store in the TOML"
+    return DEFAULT_STORE, "the default"
 
 
 def _models(store: ObjectStore) -> list[str]:

@@ -59,7 +59,7 @@ def pull(
         typer.echo(to_json(_summary(manifest, path), indent=2).decode())
         return
     console = Console(highlight=False)
-    for line in (str(path), "", *_program(manifest.inputs, path)):
+    for line in (f"# {path}", *_program(manifest.inputs, path)):
         console.print(line, markup=False, soft_wrap=True)
 
 

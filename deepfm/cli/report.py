@@ -1,6 +1,7 @@
 """`deepfm report`: what was decided on a logical date, as one HTML file."""
 
 import errno
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from pydantic_core import to_json
 from deepfm import layout
 from deepfm.cli.options import ConfigOption, JsonOption, StoreOption, parse_date, place_of
 from deepfm.config_file import load_config
-from deepfm.errors import UsageError
+from deepfm.errors import NotFoundError, UsageError
 
 _NO_PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG}
 """What can be wrong with the path that was given; a full disk is another matter."""
@@ -48,10 +49,21 @@ def report(
     logical_date = parse_date(date, option="--date") if date else None
     settings = load_config(config)
     place = place_of(config, store=store, model=None)
-    facts = gather(
-        place.store, settings, logical_date=logical_date, version=layout.checked_version(version) if version else None
-    )
     options = ["--config", str(config), *(["--store", store] if store else [])]
+    try:
+        facts = gather(
+            place.store,
+            settings,
+            logical_date=logical_date,
+            version=layout.checked_version(version) if version else None,
+        )
+    except NotFoundError as nothing:
+        raise NotFoundError(
+            nothing.problem,
+            observed=nothing.observed,
+            where=nothing.where,
+            next_step=f"What was run, and what keeps a day from it: {shlex.join(['deepfm', 'status', *options])}",
+        ) from nothing
     path = out or Path(f"report-{facts.model}-{facts.logical_date}.html")
     _write(path, render(facts, options=options))
     if as_json:

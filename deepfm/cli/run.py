@@ -29,7 +29,7 @@ _MARKS = {
     "not_delivered": "[red]not delivered[/]",
 }
 _REASONS = 6
-"""Broken rules that the line of a refused day names; all of them are on stdout."""
+"""Broken rules that the line of a refused day names; its report has them all."""
 
 
 def run(
@@ -59,13 +59,13 @@ def run(
     if as_json:
         print_json([outcome])
     else:
-        show(outcome)
+        show(outcome, most=0 if outcome.status == "data_rejected" else None)
     if outcome.status == "data_rejected":
         raise refusal(outcome, config=config)
 
 
 def refusal(outcome: RunOutcome, *, config: Path) -> DataRejectedError:
-    """The error that a refused day ends with; its reasons were shown."""
+    """The error that a refused day ends with, with its reasons."""
     more = f" (and {len(outcome.reasons) - _REASONS} more)" if len(outcome.reasons) > _REASONS else ""
     return DataRejectedError(
         f"clicks of {outcome.date} were refused",
@@ -75,14 +75,14 @@ def refusal(outcome: RunOutcome, *, config: Path) -> DataRejectedError:
     )
 
 
-def show(outcome: RunOutcome, *, to: Console | None = None, brief: bool = False) -> None:
-    """The outcome for people, on stdout unless said otherwise; in brief, with its first reason alone."""
+def show(outcome: RunOutcome, *, to: Console | None = None, most: int | None = None) -> None:
+    """The outcome for people, on stdout unless said otherwise, with so many of its reasons, or all."""
     console = to or Console(highlight=False)
-    verdict = f"({outcome.verdict})" if outcome.status == "not_promoted" else ""
+    # A version that a hold or a rollback keeps from being champion had passed the gate: its reason says so.
+    verdict = f"({outcome.verdict})" if outcome.status == "not_promoted" and outcome.verdict != "promote" else ""
     parts = (f"[bold]{outcome.date}[/]", _MARKS[outcome.status], verdict, outcome.version or "", _figures(outcome))
     console.print(" ".join(part for part in parts if part), highlight=False, soft_wrap=not console.is_terminal)
-    reasons = outcome.reasons[:1] if brief else outcome.reasons
-    for reason in reasons:  # a line each where another program reads
+    for reason in outcome.reasons[:most]:  # a line each where another program reads
         console.print(f"  {reason}", markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 

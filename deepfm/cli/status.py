@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from deepfm.cli.options import ConfigOption, JsonOption, StoreOption, VerboseOption, parse_date, print_json
+from deepfm.cli.options import ConfigOption, JsonOption, StoreOption, VerboseOption, parse_date, print_json, tell_absent
 from deepfm.config_file import load_config
 from deepfm.workspace import open_workspace
 
@@ -68,6 +68,7 @@ def status(
         if calendar.source_problem:
             errors.print(f"deepfm: {calendar.source_problem}", markup=False, soft_wrap=True)
     else:
+        tell_absent(workspace.store)
         _show(calendar, config=config, store=store)
 
 
@@ -154,6 +155,8 @@ def _next(calendar: "Calendar", *, config: Path, store: str | None) -> str:
         return (
             f"Nothing is delivered and nothing was run yet. Deliver a day, then: deepfm run {where} --date YYYY-MM-DD"
         )
+    if not wanted and not any(row.trained for row in calendar.days):
+        return "No day can be trained yet, for the reasons beside the days."
     if not wanted:
         return "Nothing to run: every day that could be trained has its version."
     if len(wanted) == 1:

@@ -55,6 +55,13 @@ def check_window(config: RetrainConfig, *, accepted: int, gaps: Sequence[Gap], l
     )
 
 
+def fewest_days(config: RetrainConfig) -> int:
+    """How many accepted days a window needs."""
+    rules = config.window
+    within_share = (n for n in range(rules.window_days + 1) if 1 - n / rules.window_days <= rules.max_missing_share)
+    return max(rules.min_days, min(within_share))
+
+
 def vocabulary_file(index: int) -> str:
     """Name of the file with a categorical field's vocabulary; its row i has id i + 1."""
     return f"vocabulary-{index}.parquet"

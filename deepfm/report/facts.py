@@ -168,10 +168,7 @@ class _Gathering:
         else:
             observed = "there is no decision yet"
         about = version or (str(date) if date else self._model)
-        run = f"deepfm run --config M.toml --date {date}" if date else "deepfm run --config M.toml --date DATE"
-        return NotFoundError(
-            f"nothing was decided on {about}", observed=observed, where=self._store.url, next_step=f"Run it: {run}"
-        )
+        return NotFoundError(f"nothing was decided on {about}", observed=observed, where=self._store.url)
 
     def _day(self, date: dt.date) -> list[str]:
         return [found.key for found in self._store.list(layout.day_prefix(self._model, date))]

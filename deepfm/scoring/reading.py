@@ -32,6 +32,7 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _LONGEST_LINE = 16 << 20
 """Bytes of one JSON line: a file without line ends must not fill the memory."""
 _SAMPLE_BYTES = 1 << 20
+_COLUMNS_NAMED = 8
 _RATHER_JSON = f"Write JSON lines: --out FILE{JSON_SUFFIXES[0]}."
 _READ_ERRORS = (OSError, EOFError, zlib.error)
 
@@ -181,7 +182,8 @@ def read_rows(path: Path, inputs: Sequence[InputSpec], *, delimiter: str | None 
         DataRejectedError: terminal; a column is missing, or there twice.
     """
     if path != STDIN and not path.is_file():
-        raise NotFoundError("there is no such file", where=str(path))
+        next_step = "It is a folder: name a file in it." if path.is_dir() else "Check the path; - reads standard input."
+        raise NotFoundError("there is no such file", where=str(path), next_step=next_step)
     if is_json(path):
         return _json_rows(path)
     if not is_data(path.name):
@@ -336,6 +338,18 @@ def _misfit(field: InputSpec, observed: str, *, where: str) -> DataRejectedError
 
 
 def _absent(field: InputSpec, names: Sequence[str], *, where: str) -> DataRejectedError:
-    near = difflib.get_close_matches(field.name, names, n=1)
-    next_step = f"Is it the column {near[0]}?" if near else ""
-    return DataRejectedError(f"field {field.name} is missing", where=where, next_step=next_step)
+    by_lower_case = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(field.name.lower(), by_lower_case, n=1)
+    next_step = "The model's inputs are found by name: rename the column that holds it, or add one of missing values."
+    if near:
+        next_step = f"Is it the column {by_lower_case[near[0]]}? Rename it."
+    shown = ", ".join(ascii(name[:40])[1:-1] for name in names[:_COLUMNS_NAMED])
+    more = f" and {len(names) - _COLUMNS_NAMED} more" if len(names) > _COLUMNS_NAMED else ""
+    if len(names) == 1 and (other := next((mark for mark in ";\t|," if mark in names[0]), None)):
+        next_step = f"Cells seem to be separated by {other!r}: set data.csv_delimiter in the TOML, and give --config."
+    return DataRejectedError(
+        f"field {field.name} is missing",
+        observed=f"columns {shown}{more}" if names else "no column",
+        where=where,
+        next_step=next_step,
+    )

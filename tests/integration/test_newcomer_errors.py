@@ -1,8 +1,10 @@
 """What newcomers get wrong, one row each: a documented exit code, and one line that says what to do next."""
 
+import ctypes
 import datetime as dt
 import errno
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from tests.places import Place
 from tests.tiny_days import HOLDOUT, click_day, with_column, write_day
 from tests.tiny_toml import write_toml
 
+LIBC = ctypes.CDLL(None)
 ROOT = Path(__file__).parents[2]
 INIT = ("init", "{source}", "--out", "{folder}/m.toml")
 RUN = ("run", "--config", "{toml}", "--date", str(HOLDOUT))
@@ -134,10 +137,13 @@ MISTAKES = {
     "wrong type": Mistake(RUN, 3, "price", text_price),
     "time zone missing": Mistake(RUN, 3, "event_time_zone", naive_times),
     "time zone unknown": Mistake((*RUN, "--set", "time_zone=Berlin"), 78, "Europe/Berlin"),
+    "bucket name wrong": Mistake((*RUN, "--store", "s3://b/p"), 78, "3 to 63 lower-case letters, digits, dots"),
     "bucket wrong": Mistake((*RUN, "--store", "s3://no-such-bucket-here/x"), 78, "no-such-bucket-here"),
     "key wrong": Mistake((*RUN, "--store", "{bucket}"), 78, "AWS_ACCESS_KEY_ID", lambda *_: wrong("AWS_ACCESS_KEY_ID")),
     "secret wrong": Mistake((*RUN, "--store", "{bucket}"), 78, "AWS_SECRET", lambda *_: wrong("AWS_SECRET_ACCESS_KEY")),
-    "endpoint wrong": Mistake((*RUN, "--store", "{bucket}"), 75, "127.0.0.1:9", lambda *_: wrong("AWS_ENDPOINT_URL")),
+    "endpoint wrong": Mistake(
+        (*RUN, "--store", "{bucket}"), 75, "Check AWS_ENDPOINT_URL", lambda *_: wrong("AWS_ENDPOINT_URL")
+    ),
     "no credentials": Mistake((*RUN, "--store", "{bucket}"), 78, "AWS_ACCESS_KEY_ID", lambda *_: without_keys()),
     "store in the way of a file": Mistake((*RUN, "--store", "{toml}"), 78, "a file is where a folder is needed"),
     "version unknown": Mistake(
@@ -161,7 +167,11 @@ MISTAKES = {
         "item",
         rows_without_item,
     ),
-    "report on a day without a run": Mistake(("report", "--config", "{toml}", "--date", "2026-03-04"), 2, "2026-03-04"),
+    "store mistyped": Mistake(("history", "--config", "{toml}", "--store", "./storr"), 2, "folder does not exist"),
+    "report before the first run": Mistake(("report", "--config", "{toml}"), 2, "run first"),
+    "report on a day without a run": Mistake(
+        ("report", "--config", "{toml}", "--date", "2026-03-03"), 2, "2026-03-03", promoted
+    ),
 }
 
 WORKS = {
@@ -208,7 +218,7 @@ def test_what_editors_do_to_a_file_does_not_matter(monkeypatch, capsys, here, na
     assert code == 0, err
 
 
-@pytest.mark.parametrize(("problem", "code", "words"), [(errno.ENOSPC, 78, "space"), (errno.EROFS, 78, "ead-only")])
+@pytest.mark.parametrize(("problem", "code", "words"), [(errno.ENOSPC, 75, "space"), (errno.EROFS, 78, "ead-only")])
 def test_a_disk_that_is_full_or_cannot_be_written_is_one_line(monkeypatch, capsys, here, problem, code, words):
     toml = write_toml(here.folder, source=here.source, store=here.store)
     real = os.fsync
@@ -223,6 +233,108 @@ def test_a_disk_that_is_full_or_cannot_be_written_is_one_line(monkeypatch, capsy
     assert words in one_line(err)
     monkeypatch.setattr(os, "fsync", real)
     assert deepfm(monkeypatch, capsys, *(word.format(toml=toml) for word in RUN))[0] == 0
+
+
+RIGHTS = {
+    "a file that may not be read": ("{file}", 0o000, RUN, 78, "access is denied"),
+    "a folder of a day that may not be listed": ("{day}", 0o000, RUN, 78, "access is denied"),
+    "a config that may not be read": ("{toml}", 0o000, RUN, 78, "cannot be read: Permission denied"),
+    "a store that may only be read": ("{folder}/store", 0o555, RUN, 78, "access is denied"),
+    "a folder for the TOML that may only be read": (
+        "{folder}/mine",
+        0o555,
+        ("init", "{source}", "--label", "click", "--out", "{folder}/mine/m.toml"),
+        78,
+        "access is denied",
+    ),
+    "a folder for a report that may only be read": (
+        "{folder}/mine",
+        0o555,
+        ("report", "--config", "{toml}", "--out", "{folder}/mine/page.html"),
+        2,
+        "Permission denied",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIGHTS)
+def test_rights_that_are_missing_are_one_line_and_given_back_all_goes_on(here, name):
+    path, mode, words, code, told = RIGHTS[name]
+    toml = write_toml(here.folder, source=here.source, store=here.store)
+    (here.folder / "mine").mkdir()
+    (here.folder / "store").mkdir()
+    if "report" in words:
+        promoted(here, toml)
+    places = {
+        "toml": str(toml),
+        "folder": str(here.folder),
+        "source": here.source,
+        "file": str(file_of(here)),
+        "day": str(file_of(here).parent),
+    }
+    barred = Path(path.format_map(places))
+    usual = barred.stat().st_mode
+    barred.chmod(mode)
+    try:
+        refused = plain_user(*(word.format_map(places) for word in words))
+    finally:
+        barred.chmod(usual)
+    assert refused.returncode == code, refused.stderr
+    assert told in one_line(refused.stderr)
+    assert str(barred) in refused.stderr
+    again = plain_user(*(word.format_map(places) for word in words))
+    assert again.returncode == 0, again.stderr
+
+
+def plain_user(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command by somebody whom the rights of files bind, which they do not bind root."""
+    overriding, reading = 1, 2  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    drop_from_bounding_set = 24
+
+    def drop() -> None:
+        for capability in (overriding, reading):
+            LIBC.prctl(drop_from_bounding_set, capability, 0, 0, 0)
+
+    return subprocess.run(
+        [sys.executable, "-m", "deepfm", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=drop,
+    )
+
+
+@pytest.mark.parametrize("command", ["init", "backfill", "predict"])
+def test_ctrl_c_is_one_line_and_130(here, tmp_path, command):
+    """At any moment, of a command that reads a pipe which nobody fills, or of one that has just begun."""
+    toml = write_toml(here.folder, source=here.source, store=here.store)
+    promoted(here, toml)
+    arguments = {
+        "init": ("init", here.source, "--out", str(tmp_path / "new.toml")),
+        "backfill": ("backfill", "--config", str(toml), "--start", "2026-03-02", "--end", str(HOLDOUT)),
+        "predict": ("predict", "-", "--config", str(toml)),
+    }[command]
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "deepfm", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "deepfm.cli.options" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    told = [line for line in err.splitlines() if not line.startswith("import time:")]
+    assert process.returncode == 130, err[-2000:]
+    assert [line for line in told if "interrupted" in line] == told
+    assert len(told) == 1
+    assert out == ""
+    assert not (tmp_path / "new.toml").exists()
 
 
 def test_no_home_no_terminal_and_a_path_with_spaces(here, tmp_path):

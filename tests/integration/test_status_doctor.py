@@ -111,7 +111,7 @@ def test_status_is_a_calendar_for_people_with_the_next_command_last(monkeypatch,
     lines = out.splitlines()
     assert code == 0
     assert any(line.startswith(f"Wed {HOLDOUT}  yes") and "★" in line for line in lines)
-    assert lines[-2].startswith("30 days: 5 delivered, 0 refused, 1 trained, 1 promoted, 1 stale; ★")
+    assert lines[-2].startswith("5 days: 5 delivered, 0 refused, 1 trained, 1 promoted, 1 stale; ★")
     assert lines[-1].startswith(f"3 days could be trained: deepfm backfill --config {toml} --start 2026-03-02")
 
 
@@ -125,7 +125,8 @@ def test_status_before_the_first_run_and_before_the_first_day(monkeypatch, capsy
     code, out, _ = deepfm(monkeypatch, capsys, "status", "--config", str(toml))
     assert code == 0
     assert "1 delivered, 0 refused, 0 trained" in out
-    assert out.splitlines()[-1].startswith("Nothing to run")
+    assert out.splitlines()[-1] == "No day can be trained yet, for the reasons beside the days."
+    assert "window too small: 0 of the 3 days before it can be used, required 2" in out
     for date in WORLD:
         place.deliver(date)
     _, out, _ = deepfm(monkeypatch, capsys, "status", "--config", str(toml))

@@ -144,13 +144,25 @@ def test_nothing_at_all_is_an_empty_calendar(tmp_path):
     assert "dt={date}" in calendar.source_problem
 
 
-def test_delivered_days_are_thirty_rows_up_to_the_newest_and_those_with_a_window_could_be_trained(world):
+def test_delivered_days_are_rows_and_those_with_a_window_could_be_trained(world):
     days = calendar_of(world.workspace()).days
-    assert (len(days), days[-1].date) == (30, D)
-    assert [row.date for row in days if row.delivered] == [*WINDOW, D]
+    assert [(row.date, row.delivered) for row in days] == [(date, True) for date in (*WINDOW, D)]
     # The window may miss half of its three days at most.
     assert [row.date for row in days if row.trainable] == [D - dt.timedelta(days=1), D]
-    assert {(row.valid, row.trained, row.stale, row.reasons) for row in days} == {(None, False, False, ())}
+    small = "window too small: {} of the 3 days before it can be used, required 2"
+    assert [row.reasons for row in days] == [(small.format(0),), (small.format(1),), (), ()]
+    assert {(row.valid, row.trained, row.stale) for row in days} == {(None, False, False)}
+
+
+def test_the_calendar_is_thirty_days_unless_a_range_is_asked_for(world):
+    world.deliver(D + dt.timedelta(days=40))
+    days = calendar_of(world.workspace()).days
+    assert (len(days), days[-1].date) == (30, D + dt.timedelta(days=40))
+    first = D - dt.timedelta(days=9)
+    assert calendar_of(world.workspace(), start=first, end=D).days[0].date == first
+    assert [row.date for row in calendar_of(world.workspace(), end=WINDOW[0] - dt.timedelta(days=1)).days] == [
+        WINDOW[0] - dt.timedelta(days=1)
+    ]
 
 
 def test_a_day_after_the_newest_is_shown_if_asked_for(world):
