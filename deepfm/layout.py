@@ -192,6 +192,16 @@ def training_prefix(model: str, version: str) -> str:
     return f"training/{checked_name(model)}/{checked_version(version)}"
 
 
+def training_request(model: str, version: str) -> str:
+    """What is to be trained as a version, for another process."""
+    return f"{training_prefix(model, version)}/request.json"
+
+
+def training_result(model: str, version: str) -> str:
+    """The finished training of a version."""
+    return f"{training_prefix(model, version)}/result.json"
+
+
 def version_prefix(model: str, version: str) -> str:
     """All attempts at a version."""
     return f"models/{checked_name(model)}/versions/{checked_version(version)}"

@@ -191,7 +191,7 @@ def train_challenger(workspace: Workspace, window: Window, *, progress: Progress
 
     version = version_of(workspace, window)
     prefix = layout.training_prefix(workspace.model, version)
-    if stored := workspace.document(TrainingResult, layout.file_key(prefix, "result.json")):
+    if stored := workspace.document(TrainingResult, layout.training_result(workspace.model, version)):
         return stored
     days = {day.logical_date: workspace.prepared(day) for day in window.days}
     remaps = workspace.window_files(window)
@@ -215,7 +215,7 @@ def train_challenger(workspace: Workspace, window: Window, *, progress: Progress
         files=stored_files,
         **{name: value for name, value in fitted._asdict().items() if name != "model"},
     )
-    result = workspace.settle(result, layout.file_key(prefix, "result.json"))
+    result = workspace.settle(result, layout.training_result(workspace.model, version))
     states.clear()
     return result
 
