@@ -17,7 +17,7 @@ import typer
 
 from deepfm.cli import backfill, doctor, history, init, predict, promote, pull, report, run, split, status, synth
 from deepfm.cli.options import VerboseOption
-from deepfm.errors import DeepFMError, TransientError, UsageError
+from deepfm.errors import DeepFMError, NoSpaceError, TransientError, UsageError
 
 _INTERRUPTED = 130
 _NOBODY_READS = 1
@@ -100,7 +100,7 @@ def main() -> None:
         if error.errno not in _FULL:
             raise
         sys.stdout = None  # what it still holds would fail again on the way out
-        _leave("no space left on a disk; free some and run the same command again", TransientError.exit_code)
+        _leave("no space left on a disk; free some and run the same command again", NoSpaceError.exit_code)
     except SystemExit as leaving:
         if leaving.code == _NOBODY_READS:
             _leave("nobody reads stdout; what was done is stored", TransientError.exit_code)

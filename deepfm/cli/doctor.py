@@ -41,7 +41,7 @@ def doctor(
     deleted again. A store that lets two writers win cannot keep a promotion log safely, and fails.
 
     Exit code 0: nothing failed (warnings are no failures); otherwise that of the worst failure: 78 configuration or
-    store, 75 the store does not answer, 3 data.
+    store, 75 the store does not answer or a disk is full, 3 data.
 
     [bold]Example[/]: deepfm doctor --config clicks.toml --store s3://models/clicks
     """

@@ -15,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 import deepfm
 from deepfm.config import RetrainConfig
 from deepfm.doctor.checks import Check, failed, ok, warning
+from deepfm.errors import NoSpaceError
 
 DISTRIBUTION = "deepfm-retrain"
 NAMED = ("numpy", "pandas", "pyarrow", "torch", "onnx", "onnxruntime", "great-expectations", "prefect")
@@ -107,7 +108,7 @@ def disk(name: str, folder: Path) -> Check:
         return failed(name, f"{folder} cannot be written: {refused.strerror}", "Choose another folder, or free space.")
     observed = f"{folder}, {free / 2**30:.1f} GiB free"
     if free < FULL_BYTES:
-        return failed(name, observed, "Free some space.")
+        return failed(name, observed, "Free some space.", exit_code=NoSpaceError.exit_code)
     return warning(name, observed, "Free some space soon.") if free < SCARCE_BYTES else ok(name, observed)
 
 

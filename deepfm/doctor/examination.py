@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from deepfm import layout
 from deepfm.config import RetrainConfig
 from deepfm.config_file import load_config
-from deepfm.doctor.checks import Check, failed, ok, refusal, skipped
+from deepfm.doctor.checks import Check, failed, ok, refusal, skipped, warning
 from deepfm.doctor.environment import environment, temporary_folder
 from deepfm.doctor.registry import registry
 from deepfm.doctor.settings import clicks, settings
@@ -18,7 +18,7 @@ from deepfm.doctor.source import source
 from deepfm.doctor.store import models_in, store
 from deepfm.errors import DeepFMError
 from deepfm.manifests import ValidationReport
-from deepfm.storage import ObjectStore, open_store
+from deepfm.storage import ObjectStore, absent_folder, open_store
 from deepfm.workspace import cache_folder
 
 GROUPS = ("environment", "config", "store", "source", "registry")
@@ -89,7 +89,15 @@ def _opened(url: str, rule: str) -> tuple[ObjectStore | None, Check]:
         opened = open_store(url)
     except DeepFMError as error:
         return None, refusal("store.url", error)
-    return opened, ok("store.url", f"{opened.url}, by {rule}")
+    observed = f"{opened.url}, by {rule}"
+    try:
+        absent = absent_folder(opened)
+    except DeepFMError:  # what is in its place the disk's check says, and the probes
+        absent = None
+    if absent is None:
+        return opened, ok("store.url", observed)
+    step = "Check --store, DEEPFM_STORE and the working directory, unless nothing was run yet: a first run makes it."
+    return opened, warning("store.url", f"{observed}: the folder is not there", step)
 
 
 def _source(config: RetrainConfig | None) -> Iterator[Check]:

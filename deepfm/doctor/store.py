@@ -91,8 +91,8 @@ def _s3(place: ObjectStore) -> Iterator[Check]:
     if not isinstance(place, S3Store):
         return
     facts = place.describe()
-    where = f"bucket {facts.bucket} at {facts.endpoint}, region {facts.region}, addressed by {facts.addressing}"
-    yield ok("store.endpoint", where)
+    where = f"bucket {facts.bucket} at {facts.endpoint} (by {facts.setting})"
+    yield ok("store.endpoint", f"{where}, region {facts.region}, addressed by {facts.addressing}")
     if facts.credentials:
         yield ok("store.credentials", f"from {facts.credentials}")
     else:
@@ -102,7 +102,7 @@ def _s3(place: ObjectStore) -> Iterator[Check]:
     try:
         server = place.server_time()
     except StoreUnavailableError as error:
-        step = "Check AWS_ENDPOINT_URL, the network, and whether the server runs."
+        step = f"Check {facts.setting}, the network, and whether the server runs."
         yield refusal("store.answers", error).model_copy(update={"next_step": step})
         return
     except DeepFMError as error:

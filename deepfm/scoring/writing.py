@@ -122,7 +122,8 @@ def file_sink(path: Path, column: str) -> Iterator[Sink]:
 
     Raises:
         UsageError: terminal; the name says no format that can be written.
-        ConfigError: terminal; the disk is full or read-only, or rights are missing.
+        ConfigError: terminal; the disk is read-only, or rights are missing.
+        NoSpaceError: transient; the disk is full.
     """
     name = path.name.lower()
     if not name.endswith((*_TABLES, *JSON_SUFFIXES, _PARQUET)):

@@ -2,6 +2,6 @@
 
 from deepfm.storage.cache import LocalCache
 from deepfm.storage.protocol import ObjectInfo, ObjectStore
-from deepfm.storage.urls import open_store
+from deepfm.storage.urls import absent_folder, open_store
 
-__all__ = ["LocalCache", "ObjectInfo", "ObjectStore", "open_store"]
+__all__ = ["LocalCache", "ObjectInfo", "ObjectStore", "absent_folder", "open_store"]

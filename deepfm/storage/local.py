@@ -9,19 +9,26 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from deepfm.errors import AlreadyExistsError, ConfigError, DeepFMError, NotFoundError, StoreUnavailableError, UsageError
+from deepfm.errors import (
+    AlreadyExistsError,
+    ConfigError,
+    DeepFMError,
+    NoSpaceError,
+    NotFoundError,
+    StoreUnavailableError,
+    UsageError,
+)
 from deepfm.storage.protocol import ObjectInfo
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 _CHUNK_BYTES = 1 << 20
 _CAUSES = {
-    errno.ENOSPC: ("disk is full", "Free some space, then run the same command again."),
-    errno.EDQUOT: ("disk quota is used up", "Free some space, then run the same command again."),
     errno.EFBIG: ("file is too large for this disk", "Choose a store on another file system."),
     errno.EROFS: ("file system is read-only", "Choose a store that can be written."),
     errno.EACCES: ("access is denied", "Give this user the right to read and write there."),
@@ -30,6 +37,7 @@ _CAUSES = {
     errno.ENOTDIR: ("a file is where a folder is needed", "Remove it or choose another store."),
     errno.EISDIR: ("a folder is where a file is needed", "Remove it or choose another store."),
 }
+_FULL = {errno.ENOSPC: "disk is full", errno.EDQUOT: "disk quota is used up"}
 _PASSING = {
     errno.EAGAIN,
     errno.EBUSY,
@@ -65,7 +73,8 @@ def disk_errors(where: str) -> Iterator[None]:
         where: Path or URL that the line names.
 
     Raises:
-        ConfigError: terminal; the disk is full or read-only, or rights are missing.
+        ConfigError: terminal; the disk is read-only, or rights are missing.
+        NoSpaceError: transient; the disk is full.
         StoreUnavailableError: transient; the disk or its server did not answer.
     """
     try:
@@ -77,6 +86,9 @@ def disk_errors(where: str) -> Iterator[None]:
 def _explained(cause: OSError, where: str) -> DeepFMError:
     if cause.errno in _PASSING:
         return StoreUnavailableError(f"store cannot be reached now: {cause.strerror}", where=where)
+    if cause.errno in _FULL:
+        next_step = "Free some space, then run the same command again."
+        return NoSpaceError(_FULL[cause.errno], where=where, next_step=next_step)
     problem, next_step = _CAUSES.get(cause.errno or 0, (f"store cannot be used: {cause.strerror}", ""))
     return ConfigError(problem, where=where, next_step=next_step)
 
@@ -128,6 +140,26 @@ class LocalStore:
     def url(self) -> str:
         """The folder as a `file://` URL."""
         return self._root.as_uri()
+
+    @property
+    def folder(self) -> Path:
+        """The folder, which may not be there yet."""
+        return self._root
+
+    def exists(self) -> bool:
+        """Whether the folder is there.
+
+        Raises:
+            ConfigError: terminal; it cannot be looked at, or a file is in its place.
+        """
+        with disk_errors(self.url):
+            try:
+                mode = self._root.stat().st_mode
+            except FileNotFoundError:
+                return False
+            if not stat.S_ISDIR(mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        return True
 
     def read(self, key: str) -> bytes:
         """The whole object.

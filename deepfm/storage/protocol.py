@@ -18,8 +18,8 @@ class ObjectInfo(NamedTuple):
 class ObjectStore(Protocol):
     """Keys are relative, joined by slashes, made by `deepfm.layout`.
 
-    Every call may raise `StoreUnavailableError` (transient) and `ConfigError` (terminal: credentials, bucket, rights,
-    full or read-only disk); a call on an absent key raises `NotFoundError`.
+    Every call may raise `StoreUnavailableError`, `NoSpaceError` (both transient) and `ConfigError` (terminal:
+    credentials, bucket, rights, read-only disk); a call on an absent key raises `NotFoundError`.
     """
 
     @property

@@ -18,24 +18,22 @@ from uuid import uuid4
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    TokenRetrievalError,
-)
-from botocore.exceptions import (
-    ConnectionError as ConnectionFailedError,
-)
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import BotoCoreError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import ConnectionError as ConnectionFailedError
 
-from deepfm.errors import AlreadyExistsError, ConfigError, DeepFMError, NotFoundError, StoreUnavailableError
+from deepfm.errors import AlreadyExistsError, ConfigError, NotFoundError, StoreUnavailableError
 from deepfm.storage.local import checked_key, disk_errors, temporary_beside
 from deepfm.storage.protocol import ObjectInfo
+from deepfm.storage.s3_endpoint import AMAZONS, setting_of, shown
+from deepfm.storage.s3_errors import (
+    CLIENT_ERRORS,
+    CREDENTIAL_ERRORS,
+    checked_listing,
+    no_credentials,
+    refuse_page,
+    status_of,
+    translation,
+)
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -49,38 +47,7 @@ _BODY_PAUSES_SECONDS = (0.1, 0.5, 0.0)
 _CHUNK_BYTES = 1 << 20
 _CONNECTIONS = 32
 
-_CREDENTIAL_ERRORS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError)
 _BROKEN_BODY = (HTTPClientError, IncompleteReadError, ConnectionFailedError)
-_RIGHTS = (
-    "access is denied",
-    "Allow s3:GetObject and s3:ListBucket (without it an absent object is denied too), and s3:PutObject for writers.",
-)
-_REGION = ("bucket is in another region", "Set AWS_DEFAULT_REGION to the region of the bucket.")
-_TOKEN = ("session token is not valid", "Renew the credentials, then run the same command again.")
-_NO_CONDITION = (
-    "store does not know conditional writes",
-    "Use a store that can create an object only if it is absent.",
-)
-_EXPLAINED = {
-    "NoSuchBucket": ("bucket does not exist", "Create the bucket, or correct the store URL."),
-    "InvalidBucketName": ("bucket name is not allowed", "Correct the store URL."),
-    "AccessDenied": _RIGHTS,
-    "AllAccessDisabled": _RIGHTS,
-    "InvalidAccessKeyId": ("access key is not known to the store", "Check AWS_ACCESS_KEY_ID."),
-    "SignatureDoesNotMatch": ("secret key does not fit the access key", "Check AWS_SECRET_ACCESS_KEY."),
-    "ExpiredToken": _TOKEN,
-    "InvalidToken": _TOKEN,
-    "TokenRefreshRequired": _TOKEN,
-    "RequestTimeTooSkewed": ("clock of this machine is wrong", "Set it to the network's time."),
-    "AuthorizationHeaderMalformed": _REGION,
-    "IllegalLocationConstraintException": _REGION,
-    "PermanentRedirect": _REGION,
-    "301": _REGION,
-    "NotImplemented": _NO_CONDITION,
-    "501": _NO_CONDITION,
-    "QuotaExceeded": ("quota of the store is used up", "Free some space, then run the same command again."),
-    "EntityTooLarge": ("object is too large for the store", "Choose another store."),
-}
 _ORIGINS = {
     "env": "the environment",
     "shared-credentials-file": "the shared credentials file",
@@ -93,8 +60,6 @@ _ORIGINS = {
     "iam-role": "the instance's role",
 }
 _PROFILED = {"shared-credentials-file", "config-file", "assume-role", "custom-process", "sso"}
-_PASSING_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "OperationAborted"}
-_PASSING_STATUS = {408, 409, 425, 429}
 
 
 class S3Facts(NamedTuple):
@@ -102,6 +67,8 @@ class S3Facts(NamedTuple):
 
     bucket: str
     endpoint: str
+    setting: str
+    """What the endpoint follows from, such as `AWS_ENDPOINT_URL`."""
     region: str
     addressing: str
     """`path` or `host name`: where in a request's URL the bucket is."""
@@ -122,9 +89,9 @@ class S3Store:
         self._prefix = f"{prefix}/" if prefix else ""
         try:
             self._client, self._single = _clients()
-            self._endpoint = _shown(self._client.meta.endpoint_url)
-        except _CREDENTIAL_ERRORS as cause:
-            raise _no_credentials(self.url) from cause
+            self._endpoint = shown(self._client.meta.endpoint_url)
+        except CREDENTIAL_ERRORS as cause:
+            raise no_credentials(self.url) from cause
         except (BotoCoreError, ValueError) as cause:
             raise ConfigError(
                 "S3 client cannot be set up",
@@ -220,7 +187,7 @@ class S3Store:
             return sorted(
                 self._info(found)
                 for page in pages
-                for found in page.get("Contents", ())
+                for found in checked_listing(page).get("Contents", ())
                 if not found["Key"].endswith("/")
             )
 
@@ -239,6 +206,7 @@ class S3Store:
         return S3Facts(
             bucket=self._bucket,
             endpoint=self._endpoint,
+            setting=setting_of(self._endpoint),
             region=self._client.meta.region_name,
             addressing="path" if style == "path" else "host name",
             credentials="" if found is None else _origin(found.method),
@@ -253,6 +221,7 @@ class S3Store:
         """
         with self._translated(""):
             answer = self._single.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+            checked_listing(answer)
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         return parsedate_to_datetime(date) if date else None
 
@@ -268,8 +237,8 @@ class S3Store:
     def _translated(self, key: str) -> Iterator[None]:
         try:
             yield
-        except (BotoCoreError, ClientError, ResponseParserError) as cause:
-            raise _translation(cause, where=f"{self.url}/{key}", endpoint=self._endpoint) from cause
+        except CLIENT_ERRORS as cause:
+            raise translation(cause, where=f"{self.url}/{key}", endpoint=self._endpoint) from cause
 
     def _taken(self, key: str) -> AlreadyExistsError:
         return AlreadyExistsError("object exists already", where=f"{self.url}/{key}")
@@ -279,9 +248,9 @@ class S3Store:
             with self._translated(key):
                 self._single.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
         except StoreUnavailableError as failure:
-            return "busy" if _status(failure.__cause__) == 409 else "lost"
+            return "busy" if status_of(failure.__cause__) == 409 else "lost"
         except ConfigError as failure:
-            if _status(failure.__cause__) == 412:
+            if status_of(failure.__cause__) == 412:
                 return "taken"
             raise
         return "stored"
@@ -315,19 +284,13 @@ class S3Store:
         )
 
 
-def _shown(url: str) -> str:
-    # A netloc may hold credentials, host and port do not.
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-
-
 def _clients() -> tuple["S3Client", "S3Client"]:
     """One client that botocore retries, and one that asks once."""
     session = boto3.Session()
     region = session.region_name or os.environ.get("AWS_REGION") or "us-east-1"
     host = urlsplit(session.client("s3", region_name=region).meta.endpoint_url).hostname or ""
     settings = Config(connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, max_pool_connections=_CONNECTIONS)
-    if not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+    if not host.endswith(AMAZONS):
         settings = settings.merge(
             Config(
                 s3={"addressing_style": "path"},
@@ -337,56 +300,16 @@ def _clients() -> tuple["S3Client", "S3Client"]:
         )
     patient = settings.merge(Config(retries={"mode": "standard", "total_max_attempts": _ATTEMPTS}))
     single = settings.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
-    return (
+    clients = (
         session.client("s3", region_name=region, config=patient),
         session.client("s3", region_name=region, config=single),
     )
+    for client in clients:
+        client.meta.events.register("before-parse.s3", refuse_page)
+    return clients
 
 
 def _origin(method: str) -> str:
     """Where credentials come from, by botocore's name for it."""
     words = _ORIGINS.get(method, method)
     return f"{words}, profile {boto3.Session().profile_name}" if method in _PROFILED else words
-
-
-def _status(cause: BaseException | None) -> int:
-    if not isinstance(cause, ClientError):
-        return 0
-    return int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _translation(cause: Exception, *, where: str, endpoint: str) -> DeepFMError:
-    """The one place where an error of the store becomes a line of ours; no text of the server is repeated."""
-    if isinstance(cause, _CREDENTIAL_ERRORS):
-        return _no_credentials(where)
-    if isinstance(cause, ClientError):
-        return _refusal(cause, where=where, endpoint=endpoint)
-    if isinstance(cause, HTTPClientError | ConnectionFailedError | ResponseParserError):
-        return _unavailable(type(cause).__name__, where=where, endpoint=endpoint)
-    return ConfigError("request cannot be made", observed=type(cause).__name__, where=where)
-
-
-def _no_credentials(where: str) -> ConfigError:
-    return ConfigError(
-        "no usable credentials for the store",
-        where=where,
-        next_step="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
-    )
-
-
-def _refusal(cause: ClientError, *, where: str, endpoint: str) -> DeepFMError:
-    code, status = str(cause.response.get("Error", {}).get("Code", "")), _status(cause)
-    if code in _EXPLAINED or status in {401, 403}:
-        problem, next_step = _EXPLAINED.get(code, _RIGHTS)
-        return ConfigError(problem, where=f"{where} at {endpoint}", next_step=next_step)
-    if code in {"NoSuchKey", "404", "NotFound"}:
-        return NotFoundError("object is not there", where=where)
-    if code in _PASSING_CODES or status in _PASSING_STATUS or status >= 500:
-        return _unavailable(f"status {status}", where=where, endpoint=endpoint)
-    return ConfigError("store refuses the request", observed=f"{code[:80]!a}, status {status}", where=where)
-
-
-def _unavailable(observed: str, *, where: str, endpoint: str) -> StoreUnavailableError:
-    return StoreUnavailableError(
-        f"store does not answer at {endpoint}", observed=observed, where=where, next_step="Try again later."
-    )

@@ -158,7 +158,12 @@ MISTAKES = {
     "model unknown": Mistake(
         ("history", "--store", "file://{folder}/store", "--model", "tinny"), 2, "Did you mean tiny?", promoted
     ),
-    "no champion to go back to": Mistake(("rollback", "--config", "{toml}", "--reason", "x"), 2, "champion"),
+    "no champion to go back to": Mistake(
+        ("rollback", "--config", "{toml}", "--reason", "x"),
+        2,
+        "champion",
+        lambda place, _: (place.folder / "store").mkdir(),
+    ),
     "no model named": Mistake(("history",), 2, "--config"),
     "predict on nothing": Mistake(("predict", "{folder}/none.csv", "--config", "{toml}"), 2, "none.csv", promoted),
     "predict without a field": Mistake(

@@ -110,7 +110,8 @@ MISTAKES = {
     "no folder": (["--out", "nowhere/page.html"], 2, "the report cannot be written: No such file or directory"),
     "a folder": (["--out", "."], 2, "is a directory"),
     "below a file": (["--out", "/dev/null/page.html"], 2, "the report cannot be written: Not a directory"),
-    "empty store": (["--store", "file://./empty"], 2, "nothing was decided on tiny: there is no decision yet"),
+    "empty store": (["--store", "file://./."], 2, "nothing was decided on tiny: there is no decision yet"),
+    "no store": (["--store", "file://./empty"], 2, "store's folder does not exist"),
 }
 
 

@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepfm.errors import AlreadyExistsError, ConfigError, DeepFMError, NotFoundError, StoreUnavailableError, UsageError
+from deepfm.errors import (
+    AlreadyExistsError,
+    ConfigError,
+    DeepFMError,
+    NoSpaceError,
+    NotFoundError,
+    StoreUnavailableError,
+    UsageError,
+)
 from deepfm.storage import open_store
 from deepfm.storage.local import LocalStore, checked_key
 
@@ -93,7 +101,8 @@ class TestAtomicity:
         with pytest.raises(DeepFMError) as caught:
             getattr(store, call)(key, local if call == "upload" else b"new")
         monkeypatch.undo()
-        assert isinstance(caught.value, StoreUnavailableError if code == errno.EIO else ConfigError)
+        full = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), NoSpaceError)
+        assert type(caught.value) is {errno.EIO: StoreUnavailableError, **full}.get(code, ConfigError)
         assert "\n" not in str(caught.value)
         assert key in str(caught.value)
         assert [path.name for path in files_below(tmp_path / "store")] == ["old"]
@@ -211,8 +220,6 @@ class TestOpenStore:
             "https://host/bucket",
             "file:store",
             "a\nb",
-            "s3://",
-            "s3://Bucket",
             "s3://bucket/a/../b",
             "s3:/bucket",
         ],
@@ -221,9 +228,21 @@ class TestOpenStore:
         with pytest.raises(ConfigError, match=r"file://\./folder, file:///folder, a plain path or s3://bucket/prefix"):
             open_store(url)
 
-    def test_credentials_in_a_url_are_refused_and_not_repeated(self) -> None:
+    @pytest.mark.parametrize(
+        "bucket", ["", "b", "ab", "a" * 64, "Bucket", "my_bucket", "-bucket", "bucket.", "a b", "bücket", "a\nbc"]
+    )
+    def test_a_bucket_name_that_no_bucket_has_is_refused_with_the_rule(self, bucket: str) -> None:
         with pytest.raises(ConfigError) as caught:
-            open_store("s3://id:hunter2@bucket/prefix")
+            open_store(f"s3://{bucket}/prefix")
+        assert str(caught.value).startswith(
+            f"bucket name is not allowed: {bucket!a}, required 3 to 63 lower-case letters, digits, dots and hyphens,"
+        )
+        assert f"(s3://{ascii(bucket)[1:-1]}/prefix)" in str(caught.value)
+
+    @pytest.mark.parametrize("secret", ["hunter2", "hunter2/hunter2", "hunter2" * 40])
+    def test_credentials_in_a_url_are_refused_and_not_repeated(self, secret: str) -> None:
+        with pytest.raises(ConfigError, match=r"s3://\*\*\*@bucket/prefix") as caught:
+            open_store(f"s3://id:{secret}@bucket/prefix")
         assert "hunter2" not in str(caught.value)
 
     def test_boto3_is_loaded_for_s3_only(self, tmp_path: Path) -> None:
