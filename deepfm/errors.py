@@ -15,6 +15,7 @@
     │   ├── TrainingError          78  a training that cannot go on (the loss is not finite)
     │   └── ParityError            70  the exported graph does not compute what torch computed
     └── TransientError             75  nothing is wrong with the request: try again later
+        ├── TrainingLostError          the process that trained was killed, or made no step for too long
         ├── StoreUnavailableError      the store did not answer in time
         ├── NoSpaceError               a disk or a quota is full: free some space, and the same call goes on
         └── DataNotReadyError          the day has not been delivered yet
@@ -139,6 +140,10 @@ class StoreUnavailableError(TransientError):
 
 class NoSpaceError(TransientError):
     """A disk or a quota is full; with some space freed, the same call goes on."""
+
+
+class TrainingLostError(TransientError):
+    """The process that trained was killed, made no step for too long, or was never started."""
 
 
 class DataNotReadyError(TransientError):

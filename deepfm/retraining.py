@@ -97,7 +97,12 @@ class Direct:
 
 
 def retrain(
-    workspace: Workspace, logical_date: dt.date, *, runner: Runner | None = None, progress: Progress | None = None
+    workspace: Workspace,
+    logical_date: dt.date,
+    *,
+    runner: Runner | None = None,
+    progress: Progress | None = None,
+    promoting: bool = True,
 ) -> RunOutcome:
     """What a logical date comes to: all stages in order, up to the promotion if the gate allows it, and its report.
 
@@ -106,6 +111,7 @@ def retrain(
         logical_date: The holdout day; the window ends the day before.
         runner: What runs the stages; plain calls if unset.
         progress: Called with training steps done and planned.
+        promoting: Whether to promote what the gate clears; otherwise the outcome says that it would have been.
 
     Raises:
         DataNotReadyError: transient; the day has not been delivered.
@@ -121,16 +127,28 @@ def retrain(
     if not holdout.accepted:
         reasons = tuple(finding.sentence for finding in holdout.broken)
         return RunOutcome(date=logical_date, status="data_rejected", reasons=reasons)
-    window = _window_of(workspace, logical_date, run)
+    window = window_of(workspace, logical_date, runner=run)
     challenger = _challenger(workspace, window, holdout, run, progress)
-    outcome = _gate(workspace, challenger, holdout, run)
+    outcome = _gate(workspace, challenger, holdout, run, promoting=promoting)
     run.call(keep_report, workspace, challenger.version)
     return outcome
 
 
-def _window_of(workspace: Workspace, logical_date: dt.date, run: Runner) -> Window:
+def window_of(workspace: Workspace, logical_date: dt.date, *, runner: Runner | None = None) -> Window:
+    """The training window of a logical date, its days judged and prepared.
+
+    Args:
+        workspace: Where to read and write.
+        logical_date: The holdout day.
+        runner: What runs the stages; plain calls if unset.
+
+    Raises:
+        WindowError: terminal; too few accepted days before it.
+        DeepFMError: what a stage raises.
+    """
     from deepfm.data.window import calendar_days, check_window
 
+    run = runner or Direct()
     dates = calendar_days(workspace.config, logical_date)
     reports = run.each(validate_day, workspace, dates)
     gaps = [
@@ -192,7 +210,9 @@ def _act(entry: LogEntry) -> str:
     return f"on {entry.created_utc:%F} by {entry.actor} ({entry.reason})"
 
 
-def _gate(workspace: Workspace, challenger: VersionManifest, holdout: ValidationReport, run: Runner) -> RunOutcome:
+def _gate(
+    workspace: Workspace, challenger: VersionManifest, holdout: ValidationReport, run: Runner, *, promoting: bool
+) -> RunOutcome:
     for _ in range(_GATE_TRIES):
         head = workspace.registry.head()
         # After the head: whatever is appended once this has been read takes the number that a promotion would need.
@@ -205,6 +225,8 @@ def _gate(workspace: Workspace, challenger: VersionManifest, holdout: Validation
         decision = run.call(decide, workspace, challenger, head, evaluation)
         if decision.verdict != "promote":
             return _outcome(decision, promoted=False)
+        if not promoting:
+            return _withheld(decision, "No promotion was asked for: would promote.")
         if head is not None and head.held:
             return _held(workspace, decision)
         try:
@@ -223,8 +245,11 @@ def _held(workspace: Workspace, decision: Decision) -> RunOutcome:
     """The outcome of a challenger that only a hold keeps from promotion; after a release its date is run again."""
     hold = succession(workspace.registry.entries()).hold
     since = f" since {hold.created_utc:%F} by {hold.actor} ({hold.reason})" if hold else ""
+    return _withheld(decision, f"Promotions have been on hold{since}: would promote.")
+
+
+def _withheld(decision: Decision, told: str) -> RunOutcome:
     outcome = _outcome(decision, promoted=False)
-    told = f"Promotions have been on hold{since}: would promote."
     return outcome.model_copy(update={"reasons": (told, *outcome.reasons)})
 
 
