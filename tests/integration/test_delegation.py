@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from deepfm.retraining import retrain, window_of
 from tests.places import Place
 from tests.tiny_days import HOLDOUT
 
-SLOW = {"training.epochs": 1000, "training.patience": 999, "training.checkpoint_every_seconds": 0.01}
+SLOW: dict[str, Any] = {"training.epochs": 1000, "training.patience": 999, "training.checkpoint_every_seconds": 0.01}
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +29,9 @@ def child_like_the_tests(monkeypatch, here) -> None:
     monkeypatch.setenv("DEEPFM_CACHE", str(here.folder / "cache"))
 
 
-def asked_for(place: Place, changes: dict[str, object] | None = None) -> tuple[str, str, str]:
+def asked_for(place: Place, changes: dict[str, Any] | None = None) -> tuple[str, str, str]:
     """Store, model and version of a request for the holdout's window."""
-    workspace = place.workspace(dict(changes or {}))
+    workspace = place.workspace(changes)
     return workspace.store.url, workspace.model, request_training(workspace, window_of(workspace, HOLDOUT))
 
 
