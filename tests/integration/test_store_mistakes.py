@@ -176,7 +176,7 @@ REQUEST_ID = (("x-amz-request-id", "1"),)
 S3_REFUSALS: dict[str, tuple[dict[str, Any], type[DeepFMError]]] = {
     "an error without a type": ({"status": 404, "body": ERROR % b"NoSuchKey"}, NotFoundError),
     "an error of another type": ({"status": 404, "kind": "text/plain", "body": ERROR % b"NoSuchKey"}, NotFoundError),
-    "a proxy's page with the header": ({"status": 404, "kind": "text/html", "extra": REQUEST_ID}, NotFoundError),
+    "a page with the header": ({"status": 404, "kind": "text/html", "body": PAGE, "extra": REQUEST_ID}, NotFoundError),
     "no body": ({"status": 404}, NotFoundError),
     "no body with a type": ({"status": 404, "kind": "text/plain"}, NotFoundError),
     "no space": ({"status": 403, "body": ERROR % b"QuotaExceeded"}, NoSpaceError),
