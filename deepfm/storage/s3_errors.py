@@ -148,7 +148,7 @@ def _foreign(cause: ClientError) -> bool:
     """
     status = status_of(cause)
     headers = cause.response["ResponseMetadata"].get("HTTPHeaders", {})
-    if _code(cause) not in {"", str(status)} or _amazonian(headers) or status in _PASSING_STATUS:
+    if _code(cause) != str(status) or _amazonian(headers) or status in _PASSING_STATUS:
         return False
     if status >= 500 and status != 501:
         return False
@@ -158,7 +158,8 @@ def _foreign(cause: ClientError) -> bool:
 
 
 def _code(cause: ClientError) -> str:
-    return str(cause.response.get("Error", {}).get("Code", ""))
+    """The error's code; where the answer has none, the status, which botocore takes itself unless the page is XML."""
+    return str(cause.response.get("Error", {}).get("Code", "") or status_of(cause))
 
 
 def _amazonian(headers: Mapping[str, Any]) -> bool:
