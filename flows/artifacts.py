@@ -5,27 +5,43 @@ import re
 
 from prefect.artifacts import create_markdown_artifact
 
+from deepfm.errors import NotFoundError
+from deepfm.report.facts import RunFacts, gather
+from deepfm.report.pictures import data_uri
+from deepfm.report.plots import calibration, learning_curve
+from deepfm.report.rules import rule_rows
 from deepfm.retraining import RunOutcome
+from deepfm.workspace import Workspace
 
 _SENTENCES = {
     "promoted": "is the new champion",
     "not_promoted": "was not promoted",
     "data_rejected": "was not trained: the holdout day was refused",
+    "not_delivered": "was not trained: the day has not been delivered",
     "failed": "failed",
 }
 
 
-def publish_outcome(model: str, outcome: RunOutcome) -> None:
+def key_of(model: str, what: str) -> str:
+    """An artifact's key, which takes small letters, digits and dashes."""
+    return f"{re.sub('[^a-z0-9-]', '-', model.lower())}-{what}"
+
+
+def publish_outcome(workspace: Workspace, outcome: RunOutcome) -> None:
     """A markdown artifact `<model>-verdict` of the running flow; a newer run adds a newer version of it."""
+    model = workspace.model
+    facts = _facts(workspace, outcome) if outcome.version else None
     create_markdown_artifact(
-        markdown(model, outcome), key=f"{re.sub('[^a-z0-9-]', '-', model)}-verdict", description=f"Verdict on {model}"
+        markdown(model, outcome, facts), key=key_of(model, "verdict"), description=f"Verdict on {model} {outcome.date}"
     )
 
 
-def markdown(model: str, outcome: RunOutcome) -> str:
-    """The outcome for people: one sentence, the figures, every reason; text from data is escaped."""
+def markdown(model: str, outcome: RunOutcome, facts: RunFacts | None = None) -> str:
+    """The outcome for people: one sentence, the figures, every reason, the pictures; text from data is escaped."""
     lines = [
         f"## {model} {outcome.date}: {outcome.version or 'no version'} {_SENTENCES[outcome.status]}",
+        "",
+        *(f"- {escaped(reason)}" for reason in outcome.reasons),
         "",
         "| | |",
         "|---|---|",
@@ -33,15 +49,46 @@ def markdown(model: str, outcome: RunOutcome) -> str:
         f"| AUC of the challenger | {_figure(outcome.challenger_auc)} |",
         f"| AUC of the champion on the same rows | {_figure(outcome.champion_auc)} |",
         "",
-        *(f"- {_escaped(reason)}" for reason in outcome.reasons),
+        *(_of_run(facts) if facts is not None else ()),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _figure(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"
-
-
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text in one line that markdown and HTML take for nothing else."""
     plain = html.escape("".join(c if c.isprintable() else " " for c in text), quote=False)
     return re.sub(r"([\\`*_\[\]|#])", r"\\\1", plain)
+
+
+def _facts(workspace: Workspace, outcome: RunOutcome) -> RunFacts | None:
+    try:
+        return gather(workspace.store, workspace.config, version=outcome.version)
+    except NotFoundError:  # nothing was decided on it
+        return None
+
+
+def _of_run(facts: RunFacts) -> list[str]:
+    lines = []
+    if facts.decision is not None and facts.limits is not None:
+        lines += ["### Gate", "", "| Rule | Observed | Required | |", "|---|---|---|---|"]
+        lines += [
+            f"| {escaped(row.name)} | {escaped(row.observed)} | {escaped(row.required)} | {row.outcome} |"
+            for row in rule_rows(facts.decision, facts.limits)
+        ]
+    if facts.training is not None:
+        lines += ["", "### Learning curve", "", _picture("learning curve", learning_curve(facts.training))]
+    if facts.curves is not None:
+        lines += ["", "### Calibration", "", _picture("calibration", calibration(facts.curves))]
+    if facts.holdout is not None and facts.holdout.findings:
+        lines += ["", "### Data checks of the holdout", ""]
+        lines += [f"- {escaped(finding.sentence)}" for finding in facts.holdout.findings]
+    lines += ["", "### Report", "", f"`{facts.store}/{facts.folder}/report.html`", ""]
+    return lines
+
+
+def _picture(name: str, svg: str) -> str:
+    return f"![{name}]({data_uri(svg)})"
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"

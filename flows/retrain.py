@@ -1,28 +1,35 @@
 """The flow `retrain`: one logical date from clicks to a verdict, each stage a task."""
 
 import datetime as dt
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from prefect import flow, get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from deepfm.config import RetrainConfig
 from deepfm.config_file import load_config
 from deepfm.errors import DataRejectedError, DeepFMError
 from deepfm.retraining import RunOutcome
 from deepfm.retraining import retrain as run_stages
 from deepfm.workspace import open_workspace
 from flows.artifacts import publish_outcome
+from flows.events import tell_promotion
 from flows.logical_date import resolve_logical_date
+from flows.logs import let_library_speak
 from flows.tasks import StageTasks
 
 if TYPE_CHECKING:
     from prefect.futures import PrefectFuture
 
 # A runner of threads makes futures of its own kind, which the invariant type parameter does not let through.
-_side_by_side = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=2))
+side_by_side = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=2))
+_STATE_NAMES = {"reject": "Rejected by the gate", "inconclusive": "Inconclusive", "promote": "Not promoted"}
+"""What a completed run without a promotion is called, by the gate's verdict; the last where a person withheld it."""
 
 
 def name_of_run() -> str:
@@ -38,7 +45,7 @@ def name_of_run() -> str:
 @flow(
     name="retrain",
     flow_run_name=name_of_run,
-    task_runner=_side_by_side,
+    task_runner=side_by_side,
     persist_result=False,
     validate_parameters=True,
 )
@@ -47,34 +54,51 @@ def retrain(
     logical_date: dt.date | None = None,
     store: str | None = None,
     overrides: list[str] | None = None,
-) -> RunOutcome:
+    train_on: str = "",
+    promote: bool = True,  # noqa: FBT001, FBT002 - a switch in the form
+) -> State[Any]:
     """Validate, prepare, train, export, gate and promote one logical date.
 
-    A challenger that loses is a completed run; a refused holdout day is a failed one that names the broken rules.
+    A challenger that loses is a completed run in a state of that name; a refused holdout day is a failed one that names
+    the broken rules.
 
     Args:
         config: Path of the model's TOML.
         logical_date: The holdout day; unset, the scheduled day minus the model's lag.
         store: Where models are kept; unset, DEEPFM_STORE or the TOML's store.
         overrides: Keys of the TOML to override, such as training.epochs=2.
+        train_on: Deployment that trains, such as train/gpu; empty, this run trains.
+        promote: Whether to promote what the gate clears.
     """
-    _let_stages_speak()
+    let_library_speak()
     settings = load_config(Path(config), overrides=overrides or ())
     date = resolve_logical_date(logical_date, settings)
-    outcome = run_stages(open_workspace(settings, store_url=store), date, runner=StageTasks())
-    publish_outcome(settings.model, outcome)
+    _tag(settings, date)
+    workspace = open_workspace(settings, store_url=store)
+    outcome = run_stages(workspace, date, runner=StageTasks(train_on=train_on), promoting=promote)
+    publish_outcome(workspace, outcome)
     if outcome.status == "data_rejected":
         raise DataRejectedError(
             f"clicks of {date} were refused",
             observed="; ".join(outcome.reasons),
             next_step="Deliver the day again; the champion stays.",
         )
+    if outcome.status == "promoted":
+        tell_promotion(settings.model, outcome)
     get_run_logger().info("%s %s: %s", outcome.version, outcome.status, "; ".join(outcome.reasons))
-    return outcome
+    return _completed(outcome)
 
 
-def _let_stages_speak() -> None:
-    """The library logs at PREFECT_LOGGING_LEVEL: Prefect gives an extra logger its handlers, but not its level."""
-    library = logging.getLogger("deepfm")
-    if library.level == logging.NOTSET:
-        library.setLevel(logging.getLogger("prefect.extra").level)
+def _completed(outcome: RunOutcome) -> State[Any]:
+    """A green state that says at a glance what came of the challenger."""
+    if outcome.status == "promoted":
+        return Completed(message=f"{outcome.version} is champion", data=outcome)
+    name = _STATE_NAMES[outcome.verdict or "inconclusive"]
+    return Completed(name=name, message=outcome.reasons[0] if outcome.reasons else name, data=outcome)
+
+
+def _tag(settings: RetrainConfig, date: dt.date) -> None:
+    """The run can be found by model and by day."""
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(flow_run.id)
+        client.update_flow_run(run.id, tags={*run.tags, f"model:{settings.model}", f"day:{date}"})
