@@ -1,6 +1,7 @@
 """The flow `retrain`: one logical date from clicks to a verdict, each stage a task."""
 
 import datetime as dt
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +15,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from deepfm.config import RetrainConfig
 from deepfm.config_file import load_config
 from deepfm.errors import DataRejectedError, DeepFMError
-from deepfm.retraining import RunOutcome
+from deepfm.retraining import Runner, RunOutcome
 from deepfm.retraining import retrain as run_stages
 from deepfm.workspace import open_workspace
 from flows.artifacts import publish_outcome
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 # A runner of threads makes futures of its own kind, which the invariant type parameter does not let through.
 side_by_side = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=2))
+SHARED_RUNNER: ContextVar[Runner | None] = ContextVar("SHARED_RUNNER", default=None)
+"""What runs the stages of a flow that a backfill calls in its own process: it knows what was asked about a day."""
 _STATE_NAMES = {"reject": "Rejected by the gate", "inconclusive": "Inconclusive", "promote": "Not promoted"}
 """What a completed run without a promotion is called, by the gate's verdict; the last where a person withheld it."""
 
@@ -75,7 +78,8 @@ def retrain(
     date = resolve_logical_date(logical_date, settings)
     _tag(settings, date)
     workspace = open_workspace(settings, store_url=store)
-    outcome = run_stages(workspace, date, runner=StageTasks(train_on=train_on), promoting=promote)
+    runner = SHARED_RUNNER.get() or StageTasks(train_on=train_on)
+    outcome = run_stages(workspace, date, runner=runner, promoting=promote)
     publish_outcome(workspace, outcome)
     if outcome.status == "data_rejected":
         raise DataRejectedError(

@@ -1,7 +1,7 @@
 """How a stage becomes a Prefect task: its name, its retries by error class, nothing cached by Prefect."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from prefect import Task, unmapped
 from prefect.cache_policies import NO_CACHE
@@ -9,10 +9,12 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from deepfm.delegation import is_trained, request_training
 from deepfm.errors import TransientError
-from deepfm.manifests import Window
 from deepfm.pipeline import train_challenger
 from deepfm.workspace import Workspace
 from flows.delegated import train_on
+
+if TYPE_CHECKING:
+    from deepfm.manifests import Window
 
 RETRY_DELAYS_SECONDS = [5.0, 20.0, 80.0]
 """Waits before another try, for errors that trying again can help."""
@@ -24,39 +26,45 @@ R = TypeVar("R")
 class StageTasks:
     """Runs every stage as a task of the flow that is running."""
 
-    def __init__(self, *, train_on: str = "") -> None:
+    def __init__(self, *, train_on: str = "", width: int = 1_000) -> None:
         """Tasks of this process.
 
         Args:
             train_on: Deployment that trains, such as `train/gpu`; empty, training is a task as the others are.
+            width: Items of a stage that may be at work at a time, if the flow's task runner allows as many.
         """
-        self._train_on = train_on
+        self._train_on, self._width = train_on, width
 
     def call(
         self, stage: Callable[Concatenate[Workspace, P], R], workspace: Workspace, *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """The result of one task."""
         if self._train_on and stage is train_challenger:
-            (window,) = args
-            _task("train_elsewhere", train_elsewhere, delays=[RETRY_DELAYS_SECONDS[0]])(
-                workspace, window, self._train_on
-            )
+            window = cast("Window", args[0])
+            version = request_training(workspace, window)
+            if not is_trained(workspace, version):
+                training_task()(workspace, [version], self._train_on)
         return stage_task(stage)(workspace, *args, **kwargs)
 
     def each(self, stage: Callable[[Workspace, Any], R], workspace: Workspace, items: Sequence[Any]) -> list[R]:
         """The results of one task per item, side by side as far as the flow's task runner allows."""
-        return stage_task(stage).map(unmapped(workspace), list(items)).result()
+        task = stage_task(stage)
+        slices = (items[i : i + self._width] for i in range(0, len(items), self._width))
+        return [result for part in slices for result in task.map(unmapped(workspace), list(part)).result()]
 
 
-def train_elsewhere(workspace: Workspace, window: Window, deployment: str) -> None:
-    """The result of a window's training is in the store, made by a run of a training deployment.
+def train_elsewhere(workspace: Workspace, versions: Sequence[str], deployment: str) -> None:
+    """The results of some requested trainings are in the store, made by a run of a training deployment.
 
     Raises:
         DeepFMError: what `train_on` raises.
     """
-    version = request_training(workspace, window)
-    if not is_trained(workspace, version):
-        train_on(deployment, store=workspace.store.url, model=workspace.model, versions=[version])
+    train_on(deployment, store=workspace.store.url, model=workspace.model, versions=versions)
+
+
+def training_task() -> Task[[Workspace, Sequence[str], str], None]:
+    """A task that trains elsewhere, and tries once more where the process was lost."""
+    return _task("train_elsewhere", train_elsewhere, delays=RETRY_DELAYS_SECONDS[:1])
 
 
 def stage_task(stage: Callable[..., R]) -> Task[..., R]:
@@ -67,7 +75,7 @@ def stage_task(stage: Callable[..., R]) -> Task[..., R]:
     return _task(stage.__name__, stage, delays=RETRY_DELAYS_SECONDS)
 
 
-def _task(name: str, call: Callable[..., R], *, delays: list[float]) -> Task[..., R]:
+def _task(name: str, call: Callable[P, R], *, delays: list[float]) -> Task[P, R]:
     return Task(
         fn=call,
         name=name,

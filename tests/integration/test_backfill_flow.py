@@ -1,0 +1,159 @@
+"""The flow `backfill` on a real, temporary Prefect server: plan, calendar, each day once, and what comes of dates."""
+
+import asyncio
+import datetime as dt
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from deepfm.errors import UsageError
+from tests.places import WORLD
+from tests.tiny_days import HOLDOUT, click_day, with_column
+from tests.tiny_toml import write_toml
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "flows" / "backfill.json"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect_server(tmp_path_factory) -> Iterator[None]:
+    """A server for this module, without heartbeats, and nothing in the user's home."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    settings = {
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("prefect"),
+    }
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings(settings):
+        yield
+
+
+@pytest.fixture
+def asked(here) -> dict[str, Any]:
+    """A request for every date of the tiny days."""
+    config = write_toml(here.folder, source=here.source, store=here.store)
+    return {"start": WORLD[0], "end": HOLDOUT, "config": str(config)}
+
+
+def run(**asked: Any) -> Any:
+    """The last state of a backfill."""
+    from flows.backfill import backfill
+
+    return backfill(**asked, return_state=True)
+
+
+def page() -> str:
+    from prefect.artifacts import Artifact
+
+    found = asyncio.run(Artifact.aget("tiny-backfill"))
+    assert found is not None
+    return str(found.data)
+
+
+def test_a_plan_touches_nothing_and_shows_a_calendar(asked, here):
+    state = run(**asked, dry_run=True, note="only looking")
+    assert (state.name, state.is_completed()) == ("Planned", True)
+    text = page()
+    for part in (
+        "| Week | Mon | Tue |",
+        "only looking",
+        "3 dates would be retrained",
+        "to be retrained: 3",
+        "window too small: 2",
+    ):
+        assert part in text
+    assert not Path(here.folder / "store").exists()
+
+
+def test_each_day_is_judged_and_prepared_once_and_the_dates_are_runs_of_their_own(asked, here, monkeypatch):
+    from prefect.client.orchestration import get_client
+
+    from deepfm.data import judging, preparing
+
+    counts: Counter[str] = Counter()
+    for module, name in ((judging, "judge_partition"), (preparing, "prepare_rows")):
+        real = getattr(module, name)
+
+        def counted(*args: Any, _real: Any = real, _name: str = name, **kwargs: Any) -> Any:
+            counts[_name] += 1
+            return _real(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, counted)
+    state = run(**asked, promote="if newer than the champion")
+    assert state.is_completed(), state.message
+    outcomes = state.result()
+    assert [outcome.date for outcome in outcomes] == WORLD[2:]
+    assert counts == {"judge_partition": 5, "prepare_rows": 4}
+    promoted = sum(outcome.status == "promoted" for outcome in outcomes)
+    assert len(here.workspace().registry.entries()) == promoted > 0
+    text = page()
+    assert "Done:" in text
+    assert f"{outcomes[-1].challenger_auc:.4f}" in text
+    with get_client(sync_client=True) as client:
+        names = {found.name: found for found in client.read_flow_runs()}
+    for date in WORLD[2:]:
+        assert {"model:tiny", f"day:{date}"} <= set(names[f"retrain tiny {date}"].tags)
+    assert f"backfill tiny {WORLD[0]} to {HOLDOUT}" in names
+    again = run(**asked)
+    assert again.name == "Nothing to do"
+
+
+def test_nothing_is_promoted_unless_it_is_asked_for(asked, here):
+    state = run(**asked)
+    assert state.is_completed()
+    assert here.workspace().registry.entries() == []
+    assert all("No promotion was asked for" in outcome.reasons[0] for outcome in state.result()[:1])
+
+
+def test_a_refused_day_fails_the_backfill_by_name_and_the_other_dates_are_done(asked, here):
+    day = click_day(WORLD[3])
+    here.deliver(WORLD[3], with_column(day, "click", pa.array([0] * day.num_rows, pa.int64())))
+    state = run(**asked)
+    assert state.is_failed()
+    assert f"1 of 3 dates could not be retrained; {WORLD[3]}" in state.message
+    assert "both_classes" in state.message
+    assert "🟥 refused" in page()
+    assert run(**asked).name == "Nothing to do"  # what was refused is not missing
+    assert run(**asked, which="missing and failed").is_failed()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"start": HOLDOUT, "end": WORLD[0]}, "is after"),
+        ({"end": dt.date(2999, 1, 1), "start": dt.date(2998, 12, 30)}, "future"),
+        ({"start": dt.date(2020, 1, 1), "end": dt.date(2021, 1, 1)}, "at most 366"),
+        ({"start": dt.date(2025, 1, 1), "end": dt.date(2025, 2, 1)}, "Tick large"),
+    ],
+)
+def test_a_range_that_cannot_be_meant_is_refused_in_one_line(asked, here, changes, words):
+    state = run(**(asked | changes))
+    assert state.is_failed()
+    with pytest.raises(UsageError, match=words):
+        state.result()
+    assert not Path(here.folder / "store").exists()
+
+
+def test_a_leap_day_and_one_day_are_ranges(asked):
+    day = dt.date(2024, 2, 29)
+    assert run(**(asked | {"start": day, "end": day})).name == "Nothing to do"
+    whole = {"start": dt.date(2024, 1, 1), "end": dt.date(2024, 12, 31), "large": True, "dry_run": True}
+    assert run(**(asked | whole)).is_completed()
+
+
+def test_the_form_of_the_flow_is_pinned():
+    from flows.backfill import backfill
+
+    schema = json.dumps(backfill.parameters.model_dump(), indent=2, sort_keys=True) + "\n"
+    if os.environ.get("UPDATE_GOLDEN"):
+        GOLDEN.write_text(schema)
+    assert GOLDEN.read_text() == schema
+    fields = backfill.parameters.model_dump()["properties"]
+    assert all(field["description"] for field in fields.values())
+    assert fields["start"]["format"] == "date"
