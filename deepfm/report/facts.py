@@ -13,9 +13,9 @@ from deepfm.errors import NotFoundError
 from deepfm.manifests import Decision, LogEntry, PreparedDay, TrainingResult, ValidationReport, VersionManifest
 from deepfm.registry import Registry
 from deepfm.storage import ObjectStore
+from deepfm.succession import succession
 
 D = TypeVar("D", bound=Document)
-_RESULT = "result.json"
 
 
 class DayFigures(NamedTuple):
@@ -49,6 +49,10 @@ class RunFacts(NamedTuple):
     curves: Curves | None = None
     entry: LogEntry | None = None
     """The log entry that this decision led to."""
+    withdrawal: LogEntry | None = None
+    """The rollback that took the version away, if it has not come back since."""
+    hold: LogEntry | None = None
+    """The entry that has put automatic promotions on hold, if they are."""
     manifest: VersionManifest | None = None
     training: TrainingResult | None = None
     days: tuple[DayFigures, ...] = ()
@@ -116,17 +120,23 @@ class _Gathering:
         under_present_gate = current.get(decision.gate_key)
         of_holdout = curves.holdout_key if curves else under_present_gate
         manifest = self._document(VersionManifest, layout.version_manifest(self._model, decision.version))
-        training = layout.file_key(layout.training_prefix(self._model, decision.version), _RESULT)
+        training = layout.training_result(self._model, decision.version)
+        head = self._registry.head()
+        # The champion of a log without a hold has nothing to be told of it, and a log may be long.
+        log = self._registry.entries() if head and (head.held or head.version != decision.version) else []
+        standing = succession(log)
         return RunFacts(
             model=self._model,
             store=self._store.url,
             logical_date=date,
-            head=self._registry.head(),
+            head=head,
             holdout=self._validation(date, of_holdout) if of_holdout else None,
             decision=decision,
             folder=folder,
             curves=curves,
             entry=entry,
+            withdrawal=standing.withdrawn.get(decision.version),
+            hold=standing.hold,
             manifest=manifest,
             training=self._document(TrainingResult, training),
             days=self._window(manifest, decision) if manifest else (),

@@ -1,16 +1,15 @@
 """The page itself: facts become sentences, tables and plots in one HTML file that fetches nothing."""
 
-import math
 import re
 import shlex
 from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from deepfm import layout
-from deepfm.manifests import Decision, Finding
+from deepfm.manifests import Decision
 from deepfm.metrics import normal_quantile
 from deepfm.report.facts import RunFacts
+from deepfm.report.lines import broken_first, lineage_lines, news_lines, percent, span_lines, words
 from deepfm.report.rules import rule_rows
 
 if TYPE_CHECKING:
@@ -18,12 +17,12 @@ if TYPE_CHECKING:
 
 _BADGES = {
     "promoted": ("Promoted", "good"),
+    "rolled_back": ("Rolled back", "bad"),
     "cleared": ("Cleared, not promoted", "open"),
     "reject": ("Rejected", "bad"),
     "inconclusive": ("Inconclusive", "open"),
     "refused": ("Refused", "bad"),
 }
-_SEVERITIES = ("critical", "warning", "info")
 
 
 class Plot(NamedTuple):
@@ -36,9 +35,11 @@ class Plot(NamedTuple):
 
 
 def outcome_of(facts: RunFacts) -> str:
-    """`promoted`, `cleared` (not in the log), `reject`, `inconclusive` or `refused`."""
+    """`promoted`, `rolled_back`, `cleared` (not in the log), `reject`, `inconclusive` or `refused`."""
     if facts.decision is None:
         return "refused"
+    if facts.withdrawal is not None:
+        return "rolled_back"
     if facts.decision.verdict != "promote":
         return facts.decision.verdict
     return "promoted" if facts.entry is not None else "cleared"
@@ -56,8 +57,8 @@ def render(facts: RunFacts, *, options: Sequence[str] = ("--config", "M.toml")) 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, finalize=_printable, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"count": "{:,}".format, "auc": "{:.4f}".format, "percent": _percent}
-    environment.filters |= {"words": _words, "unbroken": _unbroken}
+    environment.filters |= {"count": "{:,}".format, "auc": "{:.4f}".format, "percent": percent}
+    environment.filters |= {"words": words, "unbroken": _unbroken, "command": _command}
     template = environment.from_string(resources.files("deepfm.report").joinpath("page.html").read_text("utf-8"))
     outcome = outcome_of(facts)
     badge, tone = _BADGES[outcome]
@@ -67,20 +68,26 @@ def render(facts: RunFacts, *, options: Sequence[str] = ("--config", "M.toml")) 
         badge=badge,
         tone=tone,
         sentence=sentence_of(facts),
+        story=_story(facts, outcome),
         rules=rule_rows(facts.decision, facts.limits) if facts.decision and facts.limits else (),
         learning=_learning(facts),
         on_holdout=_on_holdout(facts) if facts.decision else (),
         window=_window(facts),
-        broken=_broken_first(facts),
+        span=span_lines(facts),
+        broken=broken_first(facts),
+        news=news_lines(facts),
         kept=[f for f in facts.holdout.findings if f.passed] if facts.holdout else [],
         set_aside=[f for f in facts.holdout.findings if f.rule == "quarantined"] if facts.holdout else [],
-        lineage=_lineage(facts) if facts.decision else (),
+        lineage=lineage_lines(facts),
         steps=_next_steps(facts, outcome, " ".join(shlex.quote(option) for option in options)),
     )
 
 
 def sentence_of(facts: RunFacts) -> str:
     """What the verdict rests on, in one sentence; the word before it is the badge's."""
+    if facts.withdrawal is not None:
+        promoted = f"promoted on {facts.entry.created_utc:%F}, " if facts.entry else ""
+        return f"{promoted}rolled back on {facts.withdrawal.created_utc:%F} by {facts.withdrawal.actor}."
     if facts.decision is not None:
         return _measured(facts.decision)
     broken = len(facts.holdout.broken) if facts.holdout else 0
@@ -88,6 +95,22 @@ def sentence_of(facts: RunFacts) -> str:
         f"the clicks of {facts.logical_date} break {'1 rule' if broken == 1 else f'{broken} rules'}, so nothing was "
         "trained or judged on them and the champion stays."
     )
+
+
+def _story(facts: RunFacts, outcome: str) -> list[str]:
+    """What else there is to say of the verdict: what it was before, and what people did."""
+    decision, entry = facts.decision, facts.entry
+    told = []
+    if outcome == "rolled_back" and decision is not None and facts.withdrawal is not None:
+        told = [f"Reason given: {facts.withdrawal.reason}", _measured(decision)]
+    if entry is not None and decision is not None and decision.verdict != "promote":
+        told.append(
+            f"The gate said {decision.verdict}; {entry.actor} promoted it on {entry.created_utc:%F} all the same."
+        )
+    if outcome == "cleared" and facts.hold is not None:
+        hold = facts.hold
+        told.append(f"Promotions have been on hold since {hold.created_utc:%F} by {hold.actor}: {hold.reason}")
+    return told
 
 
 def _measured(decision: Decision) -> str:
@@ -128,13 +151,19 @@ def _on_holdout(facts: RunFacts) -> tuple[Plot, ...]:
     if facts.curves is None:
         return (Plot("Curves", "They were not kept when this was decided, so there is nothing to draw.", None),)
     calibration = (
-        "Bins of equal counts with 95 % intervals, rows taken as independent. On the diagonal a score is what happens. "
-        "A dot on the bottom edge had no click."
+        "Bins of equal counts with 95 % intervals, rows taken as independent. On the diagonal a score is what happens."
     )
+    models = [model for model in (facts.curves.challenger, facts.curves.champion) if model]
+    if any(not part.clicks for model in models for part in model.calibration):
+        calibration += " A dot on the bottom edge had no click."
+    shown = plots.bins_shown(facts.curves)
+    scores = "Where the challenger's scores lie; each class adds up to 100 %."
+    if shown.outside:
+        scores += f" {shown.outside:,} of {shown.rows:,} scores lie beyond the ends of the axis."
     drawn = (
+        ("Scores", scores, plots.score_histogram),
         ("ROC", "Exact at up to 200 thresholds. The dashed diagonal is a guess.", plots.roc),
         ("Calibration", calibration, plots.calibration),
-        ("Scores", "Where the challenger's scores lie; each class adds up to 100 %.", plots.score_histogram),
     )
     return tuple(Plot(title, note, Markup(plot(facts.curves))) for title, note, plot in drawn)  # noqa: S704 - as above
 
@@ -147,59 +176,9 @@ def _window(facts: RunFacts) -> Plot | None:
     if not facts.days:
         return None
     gaps = sum(day.gap is not None for day in facts.days)
-    trained = sum(day.gap is None and not day.holdout for day in facts.days)
-    crossed = "1 gap is" if gaps == 1 else f"{gaps} gaps are"
-    note = f"{trained} days trained, the last one is the holdout; {crossed} crossed out."
+    crossed = {0: "", 1: " The gap is crossed out."}.get(gaps, f" The {gaps} gaps are crossed out.")
+    note = f"The last day, in another colour, is the holdout.{crossed}"
     return Plot("Window and holdout", note, Markup(window(facts.days)))  # noqa: S704 - as above
-
-
-def _broken_first(facts: RunFacts) -> list[Finding]:
-    findings = facts.holdout.findings if facts.holdout else ()
-    broken = [finding for finding in findings if not finding.passed and finding.rule != "quarantined"]
-    return sorted(broken, key=lambda finding: _SEVERITIES.index(finding.severity))
-
-
-def _lineage(facts: RunFacts) -> tuple[tuple[str, str], ...]:
-    decision, manifest = facts.decision, facts.manifest
-    if decision is None:
-        return ()
-    against = f"{decision.champion.version}, log entry {decision.compared_entry}" if decision.champion else "no version"
-    if decision.champion is None and decision.compared_entry:
-        against = f"log entry {decision.compared_entry}, whose version could not be scored"
-    rows = [("Version", decision.version), ("Compared with", against)]
-    if facts.entry is not None:
-        entry = facts.entry
-        rows.append(("Log entry", f"{entry.sequence}, {entry.created_utc:%Y-%m-%d %H:%M} UTC, by {entry.actor}"))
-    if facts.head is not None:
-        now = "this version" if facts.head.version == decision.version else facts.head.version
-        rows.append(("Champion as this was written", f"{now}, log entry {facts.head.sequence}"))
-    rows.append(("Gate and holdout", f"key {decision.gate_key}"))
-    if manifest is None:
-        return (*rows, ("Manifest", "no longer in the store"))
-    window = manifest.window
-    model_file = manifest.files.get(layout.MODEL_FILE)
-    kept = f"{window.sampled_rows:,} rows, {window.clicks:,} clicks, negatives kept at {window.keep_rate:.4g} or more"
-    rows += [
-        ("Model file", f"{model_file.size_bytes:,} bytes, sha256 {model_file.sha256}" if model_file else "none"),
-        ("Trained on", kept),
-        ("Fields", ", ".join(f"{spec.name} ({_kind(spec.name, facts)})" for spec in manifest.inputs)),
-        ("Prior correction", _correction(facts)),
-        ("Needs", f"onnxruntime {manifest.minimum_onnxruntime} or newer"),
-    ]
-    return tuple(rows)
-
-
-def _kind(name: str, facts: RunFacts) -> str:
-    sizes = facts.manifest.window.vocabulary_sizes if facts.manifest else {}
-    return f"{sizes[name]:,} ids" if name in sizes else "numeric"
-
-
-def _correction(facts: RunFacts) -> str:
-    if facts.manifest is None:
-        return "unknown"
-    w, c, focal = facts.manifest.keep_rate, facts.manifest.pos_weight, facts.manifest.focal
-    shift = f"log-odds {math.log(w / c):+.4f} (keep rate {w:.4g}, weight of a click {c:.4g})"
-    return f"{shift}, after the inverse of focal loss {focal[0]:g}, {focal[1]:g}" if focal else shift
 
 
 def _next_steps(facts: RunFacts, outcome: str, options: str) -> list[tuple[str, str]]:
@@ -209,7 +188,8 @@ def _next_steps(facts: RunFacts, outcome: str, options: str) -> list[tuple[str, 
     run = ("Run the same date again: a delivery that changed is judged anew", f"deepfm run {options} --date {date}")
     if outcome == "refused":
         return [run, ("See what the days before and after look like", f"deepfm status {options}")]
-    promote = ("Promote it all the same", f"deepfm promote {version} {options} --reason TEXT")
+    force = " --force" if decision and decision.verdict == "reject" else ""
+    promote = ("Promote it all the same", f"deepfm promote {version} {options} --reason TEXT{force}")
     if is_champion:
         return [
             ("Fetch the model file", f"deepfm pull {options}"),
@@ -220,8 +200,8 @@ def _next_steps(facts: RunFacts, outcome: str, options: str) -> list[tuple[str, 
             ("See what followed it", f"deepfm history {options}"),
             ("Go back to it", f"deepfm rollback --to {version} {options} --reason TEXT"),
         ]
-    if outcome == "reject":
-        promote = (promote[0], f"{promote[1]} --force")
+    if outcome == "rolled_back":
+        return [("See what followed it", f"deepfm history {options}"), ("Promote it again", promote[1])]
     return [run, promote] if outcome != "cleared" else [("Gate it again and promote it", run[1]), promote]
 
 
@@ -232,17 +212,17 @@ def _printable(value: object) -> object:
     return value
 
 
-def _percent(value: float) -> str:
-    return f"{100.0 * value:.3g} %"
-
-
 def _unbroken(text: str) -> "Markup":
-    """The text with dates and errors in one piece: a line may not end inside them."""
+    """The text with dates, errors and percentages in one piece: a line may not end inside them."""
+    return _in_one_piece(text, r"\d{4}-\d{2}-\d{2}(?![\w-])|click-through|\S+ ± [\d.]*\d|[\d.]+ %")
+
+
+def _command(text: str) -> "Markup":
+    """A command whose dates and options are in one piece; what is longer than a phone is wide has to break."""
+    return _in_one_piece(text, r"(?<!\S)\S{1,36}(?!\S)")
+
+
+def _in_one_piece(text: str, piece: str) -> "Markup":
     from markupsafe import Markup, escape
 
-    piece = r"\d{4}-\d{2}-\d{2}|\S+ ± [\d.]*\d"
     return Markup(re.sub(f"({piece})", r'<span class="nowrap">\1</span>', str(escape(_printable(text)))))  # noqa: S704
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -3,7 +3,7 @@
 import datetime as dt
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ _TAILS = [10.0**e for e in range(-7, 0)]
 _TICKS = [0.5, *_TAILS, *(1.0 - tail for tail in _TAILS), *(m * tail for m in (2, 5) for tail in _TAILS)]
 """Probabilities that a scale of scores may name, those to prefer first."""
 _MAX_DATE_LABELS = 5
+_STRAY_SHARE = 0.001
+"""Scores at one end of the histogram that its axis may leave out, as a share of either class."""
 T = TypeVar("T")
 
 
@@ -68,7 +70,8 @@ def roc(curves: Curves) -> str:
             axis.set_major_formatter(_percent)
         _legend(axes)
 
-    return draw("roc", label="ROC curves on the holdout; the diagonal is a guess", height_inches=4.6, onto=onto)
+    label = f"ROC on the holdout of {_names(curves)}; the diagonal is a guess"
+    return draw("roc", label=label, height_inches=4.6, onto=onto)
 
 
 def calibration(curves: Curves) -> str:
@@ -93,22 +96,49 @@ def calibration(curves: Curves) -> str:
         axes.set_ylabel("click rate")
         _legend(axes, reverse=True)
 
-    label = "Calibration: click rate over mean score in bins of equal counts, with 95 % intervals"
+    label = f"Calibration of {_names(curves)}: click rate over mean score in bins of equal counts, with 95 % intervals"
     return draw("calibration", label=label, height_inches=4.6, onto=onto)
+
+
+class ScoreBins(NamedTuple):
+    """The bins of the challenger's scores that the histogram shows."""
+
+    first: int
+    """First bin shown."""
+    stop: int
+    """The one after the last."""
+    rows: int
+    """Scores in all bins."""
+    outside: int
+    """Scores in the bins that are not shown."""
+
+
+def bins_shown(curves: Curves) -> ScoreBins:
+    """The bins with nearly all scores: a few stray ones do not squeeze the others into a corner.
+
+    At either end those are left out that together hold at most 0.1 % of each class, and where only the champion's lie.
+    """
+    classes = np.array([curves.challenger.negatives_by_score, curves.challenger.clicks_by_score])
+    allowed = (_STRAY_SHARE * classes.sum(axis=1)).astype(int)[:, np.newaxis]
+    left, right = (
+        int(np.all(np.cumsum(counts, axis=1) <= allowed, axis=0).sum()) for counts in (classes, classes[:, ::-1])
+    )
+    stop, rows = classes.shape[1] - right, int(classes.sum())
+    return ScoreBins(left, stop, rows, rows - int(classes[:, left:stop].sum()))
 
 
 def score_histogram(curves: Curves) -> str:
     """Where the challenger's scores lie, for clicks and for negatives, each as a share of its class."""
-    model = curves.challenger
-    edges = curves.logit_start + curves.logit_width * np.arange(len(model.clicks_by_score) + 1)
-    classes = (("no click", model.negatives_by_score, MUTED, 0.35), ("click", model.clicks_by_score, CHALLENGER, 0.45))
+    model, shown = curves.challenger, bins_shown(curves)
+    edges = curves.logit_start + curves.logit_width * np.arange(shown.first, shown.stop + 1)
+    classes = (("no click", model.negatives_by_score, MUTED, 0.4), ("click", model.clicks_by_score, CHALLENGER, 0.2))
 
     def onto(figure: "Figure") -> None:
         axes = figure.subplots()
         for name, counts, colour, alpha in classes:
-            share = np.array(counts) / max(1, sum(counts))
+            share = np.array(counts[shown.first : shown.stop]) / max(1, sum(counts))
             axes.stairs(share, edges, fill=True, color=colour, alpha=alpha, label=name)
-            axes.stairs(share, edges, color=colour, linewidth=1.2)
+            axes.stairs(share, edges, color=colour, linewidth=1.8 if name == "click" else 0.8)
         chances = _round_chances(edges[0], edges[-1])
         axes.set_xticks([_logit(chance) for chance in chances], [_percent(chance) for chance in chances])
         axes.yaxis.set_major_formatter(_percent)
@@ -119,8 +149,9 @@ def score_histogram(curves: Curves) -> str:
         axes.set_ylabel("share of the class")
         _legend(axes)
 
-    label = "Histogram of the challenger's scores, for clicks and for impressions without one"
-    return draw("scores", label=label, height_inches=3.0, onto=onto)
+    ends = " to ".join(_percent(float(f"{_chance(edge):.2g}")) for edge in (edges[0], edges[-1]))
+    label = f"Histogram of the challenger's scores from {ends}, for clicks and for impressions without one"
+    return draw("scores", label=label, height_inches=3.9, onto=onto)
 
 
 def window(days: Sequence[DayFigures]) -> str:
@@ -153,14 +184,18 @@ def window(days: Sequence[DayFigures]) -> str:
         bars.set_xticks([_ordinal(date) for date in labels], [f"{date:%m-%d}" for date in labels])
         bars.set_xlim(_ordinal(days[0].logical_date) - 0.6, _ordinal(days[-1].logical_date) + 0.6)
 
-    marked = "1 gap" if len(gaps) == 1 else f"{len(gaps)} gaps"
-    label = f"Click-through rate and impressions of {len(kept)} days, {marked} marked"
+    marked = "" if not gaps else ", 1 gap marked" if len(gaps) == 1 else f", {len(gaps)} gaps marked"
+    label = f"Click-through rate and impressions of {len(kept)} days{marked}"
     return draw("window", label=label, height_inches=3.6, onto=onto)
 
 
 def _models(curves: Curves) -> list[tuple[ModelCurves, str, str, str]]:
     found = [(curves.challenger, "challenger", CHALLENGER, "-")]
     return [*found, (curves.champion, "champion", CHAMPION, "--")] if curves.champion else found
+
+
+def _names(curves: Curves) -> str:
+    return " and ".join(name for _, name, *_ in _models(curves))
 
 
 def _calibration_of(
@@ -170,14 +205,18 @@ def _calibration_of(
     rates = np.maximum(floor, [b.click_rate for b in bins])
     low, high = np.maximum(floor, [b.low for b in bins]), np.array([b.high for b in bins])
     axes.vlines(x, low, high, color=colour, linewidth=1.4, alpha=0.55)
-    axes.plot(x, rates, "o", color=colour, markersize=5, markerfacecolor=PAGE if hollow else colour, label=name)
+    face = PAGE if hollow else colour
+    # A dot on an edge is drawn whole.
+    axes.plot(x, rates, "o", color=colour, markersize=5, markerfacecolor=face, label=name, clip_on=False, zorder=3)
 
 
 def _ends(bins: Sequence[CalibrationBin], *, log: bool) -> tuple[float, float]:
     """The same ends for both axes, so that the diagonal is one; on log axes a rate of 0 sits on the lower end."""
     top = max(max(b.high, b.mean_score) for b in bins)
     if not log:
-        return 0.0, min(1.0, 1.05 * top)
+        bottom = min(min(b.low, b.mean_score) for b in bins)
+        room = 0.05 * max(top - bottom, 0.01)
+        return max(0.0, bottom - room), min(1.0, top + room)
     positive = [value for b in bins for value in (b.mean_score, b.click_rate) if value > 0.0]
     return max(1e-7, 0.6 * min(positive)), min(1.0, 1.3 * top)
 
@@ -223,7 +262,7 @@ def _round_chances(low: float, high: float) -> list[float]:
         place = _logit(chance)
         if low <= place <= high and all(abs(place - _logit(other)) > 0.14 * (high - low) for other in chosen):
             chosen.append(chance)
-    return chosen or [float(f"{1.0 / (1.0 + math.exp(-(low + high) / 2)):.3g}")]
+    return chosen or [float(f"{_chance((low + high) / 2):.3g}")]
 
 
 def _ordinal(date: dt.date) -> int:
@@ -232,6 +271,10 @@ def _ordinal(date: dt.date) -> int:
 
 def _logit(chance: float) -> float:
     return math.log(chance) - math.log1p(-chance)
+
+
+def _chance(logit: float) -> float:
+    return 1.0 / (1.0 + math.exp(-logit))
 
 
 def _percent(value: float, _: object = None) -> str:

@@ -1,5 +1,6 @@
 """The report in a real browser without a network: complete, legible, and as wide as the screen."""
 
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,19 @@ WIDER = """
 [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 0.5
   && !e.closest('.scroll, svg')).map(e => e.tagName + ' ' + e.textContent.slice(0, 40))
 """
+PIECES = r"""
+(() => { const found = [], walker = document.createTreeWalker(document.querySelector('body'), NodeFilter.SHOW_TEXT)
+  const names = [...document.querySelectorAll('th[scope=row]')].map(th => th.firstChild)
+  for (let node; node = walker.nextNode();) {
+    if (node.parentElement.closest('svg, details:not([open]) > :not(summary)')) continue
+    const piece = names.includes(node) ? /\w+/g : /[\d.]+ %|\d{4}-\d{2}-\d{2}(?![\w-])/g
+    for (const match of node.textContent.matchAll(piece)) {
+      const range = document.createRange()
+      range.setStart(node, match.index); range.setEnd(node, match.index + match[0].length)
+      found.push([match[0], new Set([...range.getClientRects()].map(box => Math.round(box.top))).size])
+    } }
+  return found })()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +62,16 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     store = open_store(f"file://{folder}/store")
     keep(store, decision(reasons=("A reason with a word that is long: " + "x" * 200,)), drawn=curves(), promoted=True)
-    long = finding(column="c" * 120, rule="null_share", passed=False, observed="o" * 300, required="at most 0.2")
+    long = finding(column="c" * 120, rule="null_share", passed=False, observed="o " * 200, required="at most 0.2")
     keep_day(store, holdout(long, finding(), accepted=False).model_copy(update={"logical_date": DAY.replace(day=9)}))
     made = {}
     for name, date in (("promoted", DAY), ("refused", DAY.replace(day=9))):
         made[name] = folder / f"{name}.html"
-        made[name].write_text(render(gather(store, config(), logical_date=date)), encoding="utf-8")
+        facts = gather(store, config(), logical_date=date)
+        if facts.days:
+            earlier = [facts.days[1]._replace(logical_date=DAY - dt.timedelta(days=n)) for n in range(60, 2, -1)]
+            facts = facts._replace(days=(*earlier, *facts.days))
+        made[name].write_text(render(facts), encoding="utf-8")
     return made
 
 
@@ -77,6 +95,24 @@ def test_it_asks_for_nothing_but_itself_and_complains_of_nothing(opened, pages):
 def test_nothing_is_wider_than_the_screen(opened):
     assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert opened.evaluate(WIDER) == []
+
+
+@pytest.mark.parametrize("width", [320, 360, 390, 412, 1280])
+@pytest.mark.parametrize("page", ["promoted", "refused"])
+def test_no_line_ends_between_a_number_and_its_unit_nor_inside_a_date_or_the_name_of_a_rule(tab, pages, page, width):
+    tab.open(pages[page].as_uri(), width=width, height=844)
+    pieces = tab.evaluate(PIECES)
+    assert len([text for text, _ in pieces if text.endswith("%")]) >= (4 if page == "promoted" else 1)
+    assert [text for text, lines in pieces if lines != 1] == []
+
+
+def test_a_phone_comes_from_the_days_to_the_lineage_without_scrolling_past_each_of_them(tab, pages):
+    tab.open(pages["promoted"].as_uri(), width=390, height=844)
+    place = "document.querySelector('#{}').getBoundingClientRect().top"
+    assert tab.evaluate(f"{place.format('lineage')} - {place.format('days')}") < 844
+    assert tab.evaluate("document.querySelectorAll('#days tbody tr').length") > 50
+    tab.evaluate("document.querySelector('nav a[href=\"#lineage\"]').click()")
+    assert abs(tab.evaluate(place.format("lineage"))) < 60
 
 
 def overlap(one: dict[str, Any], other: dict[str, Any]) -> float:

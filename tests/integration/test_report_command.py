@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import os
 import re
+import shlex
 import stat
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from deepfm.report.page import render
 from deepfm.retraining import retrain
 from deepfm.storage import open_store
 from tests.command_line import deepfm, one_line
-from tests.factories import DAY
+from tests.factories import DAY, entry
+from tests.page_reader import Page
 from tests.places import ROWS, YESTERDAY, Killed, Place, local_place
 from tests.reported_runs import CHAMPION, config, decision, finding, holdout, keep, keep_day
 from tests.tiny_days import HOLDOUT, click_day, with_column
@@ -56,7 +58,7 @@ def test_without_a_date_the_newest_decision_is_written_here(report, retrained, t
     assert (code, out, err) == (0, f"report-tiny-{HOLDOUT}.html\n", "")
     page = Path(out.strip()).read_text()
     assert f"tiny · {HOLDOUT}" in page
-    assert "--config &#39;" in page or f"--config {retrained[1]}" in page
+    assert f"--config {shlex.quote(str(retrained[1]))}" in Page(page).text
     assert page.count("<svg") == 5
     assert [path.name for path in tmp_path.iterdir()] == [out.strip()]
 
@@ -82,19 +84,22 @@ def test_a_refused_day_has_a_page_too(report):
     assert "null share" in page
 
 
-@pytest.mark.parametrize("outcome", ["promoted", "cleared", "reject", "inconclusive", "refused"])
+@pytest.mark.parametrize("outcome", ["promoted", "rolled_back", "cleared", "reject", "inconclusive", "refused"])
 def test_every_command_that_a_page_names_exists_with_its_options(outcome, tmp_path):
     store = open_store(f"file://{tmp_path}/store")
     if outcome == "refused":
         keep_day(store, holdout(finding(passed=False), accepted=False))
     else:
-        verdict = "promote" if outcome in {"promoted", "cleared"} else outcome
-        keep(store, decision(verdict=verdict), promoted=outcome == "promoted")
+        verdict = "promote" if outcome in {"promoted", "rolled_back", "cleared"} else outcome
+        keep(store, decision(verdict=verdict), promoted=outcome in {"promoted", "rolled_back"})
     facts = gather(store, config(), logical_date=DAY)
+    if outcome == "rolled_back":
+        facts = facts._replace(withdrawal=entry(3))
     heads = [facts.head, facts.head.model_copy(update={"version": CHAMPION})] if facts.head else [None]
     commands = typer.main.get_command(command_line).commands  # type: ignore[attr-defined]
     for head in heads:
-        named = re.findall(r"<pre>deepfm (.*)</pre>", render(facts._replace(head=head)))
+        written = re.findall(r"<pre>(.*)</pre>", render(facts._replace(head=head)))
+        named = [Page(command).text.removeprefix("deepfm ") for command in written]
         assert len(named) == 2
         for name, *arguments in (line.split() for line in named):
             known = {option for parameter in commands[name].params for option in parameter.opts}

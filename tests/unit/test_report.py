@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -24,10 +23,10 @@ from deepfm.report.rules import rule_rows
 from deepfm.storage import ObjectStore, open_store
 from tests import factories
 from tests.factories import DAY, MODEL, VERSION
+from tests.page_reader import Page
 from tests.reported_runs import CHAMPION, config, curves, decision, finding, holdout, keep, keep_day, training
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="x">\x1b[31m\u202e'
-VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 
 @pytest.fixture
@@ -38,37 +37,6 @@ def store(tmp_path: Path) -> ObjectStore:
 def facts_of(store: ObjectStore, made: Decision, **kept) -> RunFacts:
     keep(store, made, **kept)
     return gather(store, config())
-
-
-class Page(HTMLParser):
-    """Tags, attributes and text of a page; every tag is closed where it should be."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self._open: list[str] = []
-        self.feed(page)
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not self._open or self._open[-1] not in {"style", "text", "title"}:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(" ([;:.,])", r"\1", " ".join(" ".join(self.words).split()))
 
 
 def headings(page: str) -> list[str]:
