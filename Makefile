@@ -36,7 +36,7 @@ lint: setup ## Check style and format
 	$(PY) -m ruff format --check .
 
 types: setup ## Check types: strictly in deepfm and flows, leniently in tests and examples
-	$(PY) -m mypy deepfm flows tests examples conftest.py
+	$(PY) -m mypy deepfm flows deployments tests examples conftest.py
 
 arch: setup ## Check the import contracts and the rules about the source
 	.venv/bin/lint-imports

@@ -35,7 +35,13 @@ PATIENCE = Patience()
 
 
 def train_on(
-    deployment: str, *, store: str, model: str, versions: Sequence[str], patience: Patience = PATIENCE
+    deployment: str,
+    *,
+    store: str,
+    model: str,
+    versions: Sequence[str],
+    queue: str = "default",
+    patience: Patience = PATIENCE,
 ) -> None:
     """A run of a training deployment has ended well; the results are in the store.
 
@@ -44,6 +50,7 @@ def train_on(
         store: URL of the store with the requests.
         model: The model.
         versions: Ids of requested versions.
+        queue: Queue of the deployment's pool.
         patience: How long to wait.
 
     Raises:
@@ -65,6 +72,7 @@ def train_on(
                 parameters={"store": store, "model": model, "versions": list(versions)},
                 flow_run_name=name_of_training(model, versions),
                 timeout=0,
+                work_queue_name=queue,
                 tags=[f"model:{model}"],
             ),
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 side_by_side = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=2))
 SHARED_RUNNER: ContextVar[Runner | None] = ContextVar("SHARED_RUNNER", default=None)
 """What runs the stages of a flow that a backfill calls in its own process: it knows what was asked about a day."""
+_NEXT_RUN_AFTER = dt.timedelta(days=1)
+"""From then on a run that a schedule has created stands in the way of newer ones."""
 _STATE_NAMES = {"reject": "Rejected by the gate", "inconclusive": "Inconclusive", "promote": "Not promoted"}
 """What a completed run without a promotion is called, by the gate's verdict; the last where a person withheld it."""
 
@@ -52,14 +54,15 @@ def name_of_run() -> str:
     persist_result=False,
     validate_parameters=True,
 )
-def retrain(
+def retrain(  # noqa: PLR0913, PLR0917 - one argument per field of the form
     config: str,
     logical_date: dt.date | None = None,
     store: str | None = None,
     overrides: list[str] | None = None,
     train_on: str = "",
     promote: bool = True,  # noqa: FBT001, FBT002 - a switch in the form
-) -> State[Any]:
+    skip_late: bool = False,  # noqa: FBT001, FBT002 - a switch in the form
+) -> RunOutcome:
     """Validate, prepare, train, export, gate and promote one logical date.
 
     A challenger that loses is a completed run in a state of that name; a refused holdout day is a failed one that names
@@ -72,13 +75,19 @@ def retrain(
         overrides: Keys of the TOML to override, such as training.epochs=2.
         train_on: Deployment that trains, such as train/gpu; empty, this run trains.
         promote: Whether to promote what the gate clears.
+        skip_late: Whether a scheduled run that starts after the next one was due leaves its day to the catch-up.
     """
     let_library_speak()
     settings = load_config(Path(config), overrides=overrides or ())
     date = resolve_logical_date(logical_date, settings)
-    _tag(settings, date)
+    run = _tagged(settings, date)
+    if skip_late and run.auto_scheduled and (late := _lateness(run)) >= _NEXT_RUN_AFTER:
+        hours = late.total_seconds() / 3600
+        told = f"{hours:.0f} h late: the daily search for missing days will run it"
+        return _handed(Completed(name="Skipped", message=told))
     workspace = open_workspace(settings, store_url=store)
-    runner = SHARED_RUNNER.get() or StageTasks(train_on=train_on)
+    queue = "urgent" if run.auto_scheduled else "default"
+    runner = SHARED_RUNNER.get() or StageTasks(train_on=train_on, queue=queue)
     outcome = run_stages(workspace, date, runner=runner, promoting=promote)
     publish_outcome(workspace, outcome)
     if outcome.status == "data_rejected":
@@ -90,7 +99,12 @@ def retrain(
     if outcome.status == "promoted":
         tell_promotion(settings.model, outcome)
     get_run_logger().info("%s %s: %s", outcome.version, outcome.status, "; ".join(outcome.reasons))
-    return _completed(outcome)
+    return _handed(_completed(outcome))
+
+
+def _handed(state: State[Any]) -> RunOutcome:
+    """A state that a flow returns becomes the run's own, and whoever called the flow gets the data in it."""
+    return cast("RunOutcome", state)
 
 
 def _completed(outcome: RunOutcome) -> State[Any]:
@@ -101,8 +115,15 @@ def _completed(outcome: RunOutcome) -> State[Any]:
     return Completed(name=name, message=outcome.reasons[0] if outcome.reasons else name, data=outcome)
 
 
-def _tag(settings: RetrainConfig, date: dt.date) -> None:
-    """The run can be found by model and by day."""
+def _tagged(settings: RetrainConfig, date: dt.date) -> FlowRun:
+    """This run, which can be found by model and by day."""
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id)
         client.update_flow_run(run.id, tags={*run.tags, f"model:{settings.model}", f"day:{date}"})
+    return run
+
+
+def _lateness(run: FlowRun) -> dt.timedelta:
+    """How long after its time a run started."""
+    due = run.expected_start_time
+    return dt.datetime.now(dt.UTC) - due if due else dt.timedelta()

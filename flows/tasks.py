@@ -26,14 +26,15 @@ R = TypeVar("R")
 class StageTasks:
     """Runs every stage as a task of the flow that is running."""
 
-    def __init__(self, *, train_on: str = "", width: int = 1_000) -> None:
+    def __init__(self, *, train_on: str = "", queue: str = "default", width: int = 1_000) -> None:
         """Tasks of this process.
 
         Args:
             train_on: Deployment that trains, such as `train/gpu`; empty, training is a task as the others are.
+            queue: Queue of that deployment's pool; `urgent` goes before `default`.
             width: Items of a stage that may be at work at a time, if the flow's task runner allows as many.
         """
-        self._train_on, self._width = train_on, width
+        self._train_on, self._queue, self._width = train_on, queue, width
 
     def call(
         self, stage: Callable[Concatenate[Workspace, P], R], workspace: Workspace, *args: P.args, **kwargs: P.kwargs
@@ -43,7 +44,7 @@ class StageTasks:
             window = cast("Window", args[0])
             version = request_training(workspace, window)
             if not is_trained(workspace, version):
-                training_task()(workspace, [version], self._train_on)
+                training_task()(workspace, [version], self._train_on, self._queue)
         return stage_task(stage)(workspace, *args, **kwargs)
 
     def each(self, stage: Callable[[Workspace, Any], R], workspace: Workspace, items: Sequence[Any]) -> list[R]:
@@ -53,16 +54,16 @@ class StageTasks:
         return [result for part in slices for result in task.map(unmapped(workspace), list(part)).result()]
 
 
-def train_elsewhere(workspace: Workspace, versions: Sequence[str], deployment: str) -> None:
+def train_elsewhere(workspace: Workspace, versions: Sequence[str], deployment: str, queue: str = "default") -> None:
     """The results of some requested trainings are in the store, made by a run of a training deployment.
 
     Raises:
         DeepFMError: what `train_on` raises.
     """
-    train_on(deployment, store=workspace.store.url, model=workspace.model, versions=versions)
+    train_on(deployment, store=workspace.store.url, model=workspace.model, versions=versions, queue=queue)
 
 
-def training_task() -> Task[[Workspace, Sequence[str], str], None]:
+def training_task() -> Task[..., None]:
     """A task that trains elsewhere, and tries once more where the process was lost."""
     return _task("train_elsewhere", train_elsewhere, delays=RETRY_DELAYS_SECONDS[:1])
 

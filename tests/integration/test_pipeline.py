@@ -10,7 +10,7 @@ import pytest
 from deepfm import layout
 from deepfm.errors import DataNotReadyError, DataRejectedError, WindowError
 from deepfm.pipeline import prepare_day, promote, validate_day, version_of
-from deepfm.retraining import Direct, RunOutcome, _window_of, retrain
+from deepfm.retraining import Direct, RunOutcome, retrain, window_of
 from tests.places import ROWS, WORLD, YESTERDAY, Killed, Place, local_place, onnx_of
 from tests.tiny_days import HOLDOUT, click_day, tiny_config, with_column
 
@@ -192,7 +192,7 @@ def test_the_order_of_the_fields_is_part_of_a_prepared_day(here):
 )
 def test_a_version_depends_on_what_can_change_its_weights_alone(reference, changes, same):
     changed = reference.place.workspace(changes)
-    window = _window_of(changed, HOLDOUT, Direct())
+    window = window_of(changed, HOLDOUT, runner=Direct())
     assert (version_of(changed, window) == reference.outcome.version) is same
 
 

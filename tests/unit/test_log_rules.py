@@ -68,7 +68,7 @@ def workspace_of(store: LocalStore, folder: Path) -> Workspace:
 def retrain(workspace: Workspace, version: str) -> retraining.RunOutcome:
     """What a run of the version's date comes to, from the gate on."""
     manifest, _ = workspace.registry.manifest(version)
-    return retraining._gate(workspace, manifest, HOLDOUT, Gated(workspace))
+    return retraining._gate(workspace, manifest, HOLDOUT, Gated(workspace), promoting=True)
 
 
 class Rules:

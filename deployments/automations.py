@@ -1,0 +1,107 @@
+"""What the Prefect server does by itself: declare dead runs dead, and tell people of what nobody is looking at."""
+
+import datetime as dt
+from collections.abc import Iterator
+from uuid import UUID
+
+from prefect.blocks.notifications import AppriseNotificationBlock
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ActionTypes, ChangeFlowRunState, DoNothing, SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+from flows.events import PROMOTED, resource_of
+
+NO_PROMOTION_DAYS = 3
+"""How long nothing may be promoted before somebody is told."""
+DEAD_AFTER_SECONDS = 90
+"""Three missed heartbeats."""
+_BLOCK = "deepfm-notify"
+_ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+
+
+def apply_automations(client: SyncPrefectClient, model: str, *, notify: str | None, days: int) -> Iterator[str]:
+    """The automations are as they should be; a line for each.
+
+    Args:
+        client: Of the server.
+        model: The model.
+        notify: An Apprise address to tell, or None to leave the actions to whoever edits them.
+        days: How long nothing may be promoted.
+    """
+    block = _block(notify) if notify else None
+    for automation in wanted(model, block=block, days=days):
+        for old in client.read_automations_by_name(automation.name):
+            client.delete_automation(old.id)
+        client.create_automation(automation)
+        yield automation.name + ("" if block or "dead" in automation.name else " (tells nobody yet: give --notify)")
+
+
+def wanted(model: str, *, block: UUID | None, days: int) -> list[AutomationCore]:
+    """The automations of a model, and those of all."""
+    return [
+        AutomationCore(
+            name="deepfm: dead runs are crashed",
+            description="A run whose heartbeat is missed three times has no process any more.",
+            trigger=EventTrigger(
+                match={"prefect.resource.id": "prefect.flow-run.*"},
+                for_each={"prefect.resource.id"},
+                after={"prefect.flow-run.heartbeat"},
+                expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in _ENDS)},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=dt.timedelta(seconds=DEAD_AFTER_SECONDS),
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.CRASHED,
+                    message=f"no heartbeat for {DEAD_AFTER_SECONDS} s: its process or its machine is gone",
+                )
+            ],
+        ),
+        AutomationCore(
+            name="deepfm: tell of failed and crashed runs",
+            trigger=EventTrigger(
+                match={"prefect.resource.id": "prefect.flow-run.*"},
+                expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+                posture=Posture.Reactive,
+                threshold=1,
+            ),
+            actions=[
+                _action(
+                    block,
+                    subject="{{ flow_run.name }} has {{ flow_run.state.name }}",
+                    body="{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
+                )
+            ],
+        ),
+        AutomationCore(
+            name=f"deepfm: tell when {model} has had no promotion",
+            description=f"No version of {model} has become champion for {days} days.",
+            trigger=EventTrigger(
+                match={"prefect.resource.id": resource_of(model)},
+                expect={PROMOTED},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=dt.timedelta(days=days),
+            ),
+            actions=[
+                _action(
+                    block,
+                    subject=f"no promotion of {model} for {days} days",
+                    body="Look at the calendar: deepfm status; or at the last runs' verdicts.",
+                )
+            ],
+        ),
+    ]
+
+
+def _action(block: UUID | None, *, subject: str, body: str) -> ActionTypes:
+    if block is None:
+        return DoNothing()
+    return SendNotification(block_document_id=block, subject=subject, body=body)
+
+
+def _block(address: str) -> UUID:
+    made = AppriseNotificationBlock(url=address).save(_BLOCK, overwrite=True)
+    return UUID(str(made))
