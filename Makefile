@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 TEST_SECONDS := 1200
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types arch test test-integration test-e2e check demo evidence-main evidence-clicks clean
+.PHONY: help setup fmt lint types arch test test-integration test-e2e check demo up down evidence-main evidence-clicks clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,12 @@ check: test lint types arch ## Run everything that has to pass before a commit i
 
 demo: setup ## Retrain a model over synthetic days and consume it (DEMO_DIR=./demo)
 	$(PY) -m examples.demo
+
+up: setup ## Start a Prefect server, an S3 store with clicks and two workers on this machine (UP_DIR=./up, UP_PORT=4200, UP_DATABASE=URL)
+	$(PY) -m deployments.up
+
+down: ## End everything that `make up` started; the data stays
+	$(PY) -m deployments.down
 
 evidence-main: setup ## Measure what the documents claim (REAL_CLICKS=DIR adds real click data)
 	$(PY) -m tests.evidence.main

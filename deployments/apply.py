@@ -25,8 +25,9 @@ from rich.console import Console
 
 from deepfm.config import RetrainConfig
 from deepfm.config_file import load_config
-from deepfm.errors import ConfigError, DeepFMError, StoreUnavailableError, UsageError
+from deepfm.errors import ConfigError, StoreUnavailableError, UsageError
 from deployments.automations import NO_PROMOTION_DAYS, apply_automations
+from deployments.command import run
 
 HERE = Path(__file__).parent
 TEMPLATE = HERE / "prefect.yaml"
@@ -180,7 +181,7 @@ def wanted_of(text: str) -> dict[str, dict[str, Any]]:
     """The rendered deployments by their full name, `<flow>/<name>`."""
     found = {}
     for entry in yaml.safe_load(text)["deployments"]:
-        flow = entry["entrypoint"].rpartition(":")[2]
+        flow = Path(entry["entrypoint"].partition(":")[0]).stem  # a file of flows/ is named after its flow
         found[f"{flow}/{entry['name']}"] = entry
     return found
 
@@ -251,16 +252,5 @@ def _comparison(there: DeploymentResponse, entry: dict[str, Any]) -> list[tuple[
     ]
 
 
-def run(command: Any = main) -> None:
-    """Run a command of this folder: every error is one line and a documented exit code."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command)
-    try:
-        app(standalone_mode=True)
-    except DeepFMError as error:
-        typer.echo(f"deployments: {error}", err=True)
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    run()
+    run(main)

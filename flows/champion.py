@@ -18,7 +18,7 @@ _TAIL = 10
 """Log entries that the artifact shows."""
 
 
-@flow(name="promote", persist_result=False, validate_parameters=True)
+@flow(name="champion", flow_run_name="promote {version}", persist_result=False, validate_parameters=True)
 def promote(config: str, version: str, reason: str, store: str | None = None, force: bool = False) -> State[Any]:  # noqa: FBT001, FBT002 - a switch in the form
     """Make a version champion by name; its files are verified and loaded first.
 
@@ -34,7 +34,7 @@ def promote(config: str, version: str, reason: str, store: str | None = None, fo
     return _done(workspace, _operator(workspace, reason).promote(chosen, force=force))
 
 
-@flow(name="rollback", persist_result=False, validate_parameters=True)
+@flow(name="champion", flow_run_name="roll back", persist_result=False, validate_parameters=True)
 def rollback(
     config: str,
     reason: str,
