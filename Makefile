@@ -65,7 +65,7 @@ down: ## End everything that `make up` started; the data stays
 evidence-main: setup ## Measure what the documents claim (REAL_CLICKS=DIR adds real click data)
 	$(PY) -m tests.evidence.main
 
-evidence-clicks: setup ## Measure what is said of clicks of your own, and make 20,000 mistakes (REAL_CLICKS=DIR as above, MISTAKES=N of each kind)
+evidence-clicks: setup ## Measure what is said of clicks of your own, and make 23,000 mistakes (REAL_CLICKS=DIR as above, MISTAKES=N of each kind)
 	$(PY) -m tests.evidence.clicks
 
 clean: ## Remove caches and build leftovers; .venv, stores and demos stay

@@ -2,12 +2,14 @@
 
 import contextlib
 import io
+import os
 import random
 import shutil
 import string
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from deepfm.cli import app
@@ -29,6 +31,8 @@ class Case(NamedTuple):
 
     arguments: list[str]
     folder: Path
+    variables: Mapping[str, str] = MappingProxyType({})
+    """Of the environment, while the command runs."""
 
 
 class Ground:
@@ -118,10 +122,12 @@ class Done(NamedTuple):
     trace: str
 
 
-def run_in_process(arguments: list[str]) -> Done:
+def run_in_process(arguments: list[str], variables: Mapping[str, str] = MappingProxyType({})) -> Done:
     """The command line on these arguments; what it would have shown as a bug is in `trace`."""
     out, err, trace, code = io.StringIO(), io.StringIO(), "", 0
     argv, hook, sys.argv = sys.argv, sys.excepthook, ["deepfm", *arguments]
+    before = dict(os.environ)
+    os.environ |= variables
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             app.main()
@@ -131,4 +137,7 @@ def run_in_process(arguments: list[str]) -> Done:
         trace = f"{type(bug).__name__}: {bug}"
     finally:
         sys.argv, sys.excepthook = argv, hook
+        for name in variables:
+            os.environ.pop(name)
+        os.environ |= before
     return Done(code, err.getvalue(), trace)

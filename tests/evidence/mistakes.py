@@ -1,4 +1,4 @@
-"""Twenty kinds of mistakes in arguments, configurations and folders, at random: never a traceback, one clear line.
+"""Twenty-three kinds of mistakes, in arguments, configurations and folders, at random: no traceback, one clear line.
 
 Every command runs in this process through the real entry point. A case is right if it leaves with a documented exit
 code other than that of a bug, and says at most one line that begins with the program's name.
@@ -41,7 +41,7 @@ def mistakes(folder: Path) -> Iterator[Line]:
         before = len(wrong)
         for _ in range(ROUNDS):
             case = kind(ground)
-            done = run_in_process(case.arguments)
+            done = run_in_process(case.arguments, case.variables)
             codes[done.code] += 1
             if problem := _problem(done):
                 wrong.append(f"{name}: {problem} after {' '.join(case.arguments)!r:.300}")
@@ -130,6 +130,37 @@ def odd_store(ground: Ground) -> Case:
     url = ground.rng.choice(urls)
     words = ground.commands()[ground.rng.choice(("status", "history", "report", "rollback", "run"))]
     words[words.index("--store") + 1] = url
+    return Case(words, ground.home)
+
+
+def odd_port(ground: Ground) -> Case:
+    """An address of a bucket's server that cannot be; none that can is tried, so that no case waits for a network."""
+    port = ground.rng.choice(("99999", "65536", "-1", "x", "9000x", "1e3", " ", "٣", "0x10", "9000:9000"))
+    host = ground.rng.choice(
+        ("http://127.0.0.1", "https://127.0.0.1", "http://[::1]", "http://[::1", "127.0.0.1", "http://")
+    )
+    words = ground.commands()[ground.rng.choice(("status", "history", "report", "run", "pull"))]
+    words[words.index("--store") + 1] = "s3://bucket/store"
+    if ground.rng.random() < 0.3:
+        words = ["init", "s3://bucket/clicks", "--out", str(ground.home / "out.toml"), "--force"]
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_MAX_ATTEMPTS": "1"}
+    name = ground.rng.choice(("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"))
+    return Case(words, ground.home, {**keys, name: f"{host}:{port}"})
+
+
+def bracketed_out(ground: Ground) -> Case:
+    """What a terminal's markup is written in, in the name of what a command writes."""
+    folder = ground.home / "brackets"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    name = ground.rng.choice(
+        ("[/]", "[red]", "[/red]", "[bold", "a]b[", "[link=x]y", "[0]", "[[/]]", "[@click=x]", "\\[/]")
+    )
+    out = str(folder / f"{name}{ground.rng.choice(('', '.toml', '.html', '.csv', '/x'))}")
+    words = ground.commands()[ground.rng.choice(("init", "split", "report", "pull", "predict", "synth"))]
+    if words[0] == "split":
+        words[1] = str(ground.home / "rows.csv")
+    words[words.index("--out") + 1] = out
     return Case(words, ground.home)
 
 
@@ -290,6 +321,21 @@ def changed_column(ground: Ground) -> Case:
     return ground.folder_case(change)
 
 
+def equal_days(ground: Ground) -> Case:
+    """The last day delivered as another one, byte for byte; seldom trained on, for that takes a second."""
+
+    def change(file: Path) -> None:
+        days = sorted(path for path in ground.fresh.glob("dt=*/part-0.parquet") if path != file)
+        other = ground.rng.choice(days)
+        shutil.copyfile(*ground.rng.choice(((other, file), (file, other), (days[0], days[-1]))))
+
+    case = ground.folder_case(change)
+    if ground.rng.random() < 0.05:
+        dates = ["--start", min(path.name for path in ground.fresh.iterdir())[3:], "--end", ground.last]
+        return Case(["backfill", *ground.model, *dates, "--set", f"data.source={ground.fresh}"], ground.home)
+    return case
+
+
 def odd_labels(ground: Ground) -> Case:
     def change(file: Path) -> None:
         table = pq.read_table(file)
@@ -330,6 +376,8 @@ KINDS: dict[str, Callable[[Ground], Case]] = {
         odd_date,
         odd_override,
         odd_store,
+        odd_port,
+        bracketed_out,
         odd_model,
         odd_version,
         odd_rows,
@@ -340,6 +388,7 @@ KINDS: dict[str, Callable[[Ground], Case]] = {
         broken_bytes,
         misplaced_file,
         changed_column,
+        equal_days,
         odd_labels,
         broken_csv,
     )

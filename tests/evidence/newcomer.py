@@ -116,9 +116,11 @@ def _way(
     pq.write_table(_rows(folder, source, dates[-1]), day)
     predict = deepfm("predict", day.name, *model, "--out", "scores.csv", home=folder, **place)
     yield _clean("predict", predict, f"{sum(1 for _ in (folder / 'scores.csv').open()) - 1:,} rows")
-    if len(promoted) > 1:
-        back = deepfm("rollback", *model, "--reason", "to see it work", home=folder, **place)
-        yield _clean("rollback", back, " ".join(back.out.split())[:120])
+    if len(promoted) < 2:
+        yield Line("rollback", "not shown: one promotion, and none before it to go back to", "exit 0", holds=None)
+        return
+    back = deepfm("rollback", *model, "--reason", "to see it work", home=folder, **place)
+    yield _clean("rollback", back, " ".join(back.out.split())[:120])
 
 
 def _clean(name: str, said: Said, figure: str = "") -> Line:

@@ -1,13 +1,20 @@
 """The evidence command can fail: a claim that falls short is exit 1, a skipped one is not, an error loses no other."""
 
+import datetime as dt
 import io
+import json
 import subprocess
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from deepfm.errors import WindowError
+from tests.evidence import newcomer
 from tests.evidence.lines import Line, measure
+from tests.evidence.shell import Said
 
 
 def measured(folder, *measurements) -> tuple[int, list[str]]:
@@ -55,3 +62,21 @@ def test_an_error_falls_short_and_the_next_claim_is_measured(tmp_path, error, sa
     assert exit_code == 1
     assert [line[:11].strip() for line in lines[1:-1]] == ["holds", "falls short", "holds"]
     assert lines[2].endswith(said)
+
+
+@pytest.mark.parametrize(("promotions", "holds"), [(1, None), (2, True)])
+def test_a_rollback_that_was_not_shown_is_said(tmp_path, monkeypatch, promotions, holds):
+    rows = [{"status": "promoted", "version": f"v{n}"} for n in range(promotions)]
+
+    def typed(command: str, *_: object, home: Path, **__: str) -> Said:
+        (home / "model.toml").write_text("[fields]\n")
+        (home / "scores.csv").write_text("probability\n0.5\n")
+        return Said(0, json.dumps(rows) if command == "backfill" else "", "", 0.1, 1)
+
+    monkeypatch.setattr(newcomer, "deepfm", typed)
+    date = dt.date(2026, 3, 1)
+    (tmp_path / f"dt={date}").mkdir()
+    pq.write_table(pa.table({"a": [1]}), tmp_path / f"dt={date}" / "part-0.parquet")
+    *_, last = newcomer._way(tmp_path, str(tmp_path), [date], leave_out={})
+    assert (last.claim, last.holds) == ("rollback", holds)
+    assert ("not shown" in last.figure) == (holds is None)
