@@ -6,7 +6,7 @@ truth/dt=YYYY-MM-DD/part-0.parquet     the true click probability of the same ro
 
 import datetime as dt
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -55,6 +55,11 @@ FIELDS: Mapping[str, FieldConfig] = {
 """The columns that a model may use, and the bounds of a sound day; every other column identifies or labels the row."""
 
 
+_FOLDERS = ("clicks", "truth")
+_MARK = "world.json"
+"""File in both folders that names the world that writes there."""
+
+
 class WorldManifest(Document):
     """Which world wrote a folder."""
 
@@ -71,13 +76,14 @@ def write_world(config: WorldConfig, out: Path, *, on_day: Callable[[dt.date], N
         on_day: Called with each day once it lies there.
 
     Raises:
-        ConfigError: terminal; another world was written there, or the folder cannot be written.
+        ConfigError: terminal; another world or anything else was written there, or the folder cannot be written.
         IntegrityError: terminal; `world.json` is damaged.
     """
     world = World(config)
+    _check_place(out)
     for offset in range(config.days):
         logical_date = config.start + dt.timedelta(days=offset)
-        write_day(world, logical_date, clicks=out / "clicks", truth=out / "truth")
+        write_day(world, logical_date, clicks=out / _FOLDERS[0], truth=out / _FOLDERS[1])
         if on_day is not None:
             on_day(logical_date)
 
@@ -94,7 +100,7 @@ def write_day(world: World, logical_date: dt.date, *, clicks: Path, truth: Path)
         truth: Folder of the true probabilities.
 
     Raises:
-        ConfigError: terminal; another world was written there, or a folder cannot be written.
+        ConfigError: terminal; another world or anything else was written there, or a folder cannot be written.
         IntegrityError: terminal; `world.json` is damaged.
         UsageError: terminal; the world begins later.
     """
@@ -105,7 +111,7 @@ def write_day(world: World, logical_date: dt.date, *, clicks: Path, truth: Path)
         if not all(target.exists() for target in targets):
             _write_files(world, logical_date, truth=targets[0], clicks=targets[1])
     except OSError as cause:
-        raise ConfigError(f"click world cannot be written: {cause.strerror or cause}", where=str(clicks)) from cause
+        raise _unwritable(cause, clicks) from cause
 
 
 def partition(world: World, logical_date: dt.date) -> Iterator[Impressions]:
@@ -179,18 +185,48 @@ def _poisoned(clicks: pa.Table, rng: np.random.Generator, *, ctr: float) -> pa.T
     return pa.table(columns, schema=CLICKS)
 
 
+def _check_place(out: Path) -> None:
+    """Nothing, unless there is no click world yet and something else: a folder in use is no place for one."""
+    try:
+        ours = any((out / name / _MARK).exists() for name in _FOLDERS)
+        if not ours and (held := _held(out, but=_FOLDERS)):
+            raise _in_use(out, held)
+    except OSError as cause:
+        raise _unwritable(cause, out) from cause
+
+
+def _held(folder: Path, *, but: Collection[str] = ()) -> list[str]:
+    """What lies in a folder and can be seen, but for some names; nothing where there is no folder."""
+    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return sorted(name for name in names if not name.startswith(".") and name not in but)
+
+
+def _in_use(folder: Path, held: list[str]) -> ConfigError:
+    return ConfigError(
+        "folder holds what no click world wrote",
+        observed=", ".join(held[:3]) + (f" and {len(held) - 3} more" if len(held) > 3 else ""),
+        required=f"a new or empty folder, or one with {_MARK} in it",
+        where=str(folder),
+        next_step="Choose another folder.",
+    )
+
+
+def _unwritable(cause: OSError, folder: Path) -> ConfigError:
+    return ConfigError(
+        "click world cannot be written",
+        observed=cause.strerror or cause,
+        where=str(folder),
+        next_step="Choose another folder.",
+    )
+
+
 def _claim(folder: Path, config: WorldConfig) -> None:
-    """`world.json` in the folder says this configuration; a folder with other days, real ones too, is refused."""
-    mark = folder / "world.json"
+    """`world.json` in the folder says this configuration; a folder with anything else, real days too, is refused."""
+    mark = folder / _MARK
     folder.mkdir(parents=True, exist_ok=True)
     if not mark.exists():
-        if any(folder.glob("dt=*")):
-            raise ConfigError(
-                "folder holds days that no click world wrote",
-                required="an empty folder, or one with world.json",
-                where=str(folder),
-                next_step="Choose another folder.",
-            )
+        if held := _held(folder):
+            raise _in_use(folder, held)
         temporary = _temporary(mark)
         temporary.write_bytes(WorldManifest(world=config).to_bytes())
         temporary.replace(mark)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -329,8 +330,29 @@ def test_another_world_in_the_same_folder_is_refused_by_what_differs(tmp_path):
 
 def test_days_that_no_world_wrote_are_not_touched(tmp_path):
     (tmp_path / "clicks" / f"dt={on(0)}").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="days that no click world wrote"):
+    with pytest.raises(ConfigError, match=f"what no click world wrote: dt={on(0)}, required"):
         write_day(World(SMALL), on(0), clicks=tmp_path / "clicks", truth=tmp_path / "truth")
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "clicks/part.csv", "truth/notes.txt"])
+def test_a_folder_that_holds_something_else_is_no_place_for_a_world(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(
+        ConfigError, match=rf"no click world wrote: {Path(name).name}, .*Choose another folder\."
+    ) as error:
+        write_world(SMALL, tmp_path)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.rglob("*.parquet")] == []
+
+
+def test_the_same_world_twice_and_what_came_beside_it_are_fine(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+    write_world(SMALL, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (tmp_path / "clicks.toml").write_text("made later")
+    write_world(SMALL, tmp_path)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_damaged_mark_is_refused(tmp_path):
