@@ -58,7 +58,7 @@ class DeepFMError(Exception):
         if self.where:
             line += f" ({self.where})"
         if self.next_step:
-            line += f". {self.next_step}"
+            line += f"{'' if line.endswith(('.', '?', '!')) else '.'} {self.next_step}"
         return " ".join(line.split())
 
 

@@ -35,6 +35,8 @@ CURVES_FILE = "curves.json"
 """Name of the curves beside the verdict."""
 REPORT_FILE = "report.html"
 """Name of the report beside the verdict."""
+VERSIONS_SHOWN = "Those that were promoted are shown by: deepfm history --config M.toml"
+"""Next step where a version was named that is none."""
 DATA_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
 """How the name of a raw data file ends, in lower case; other files of a partition are ignored."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -90,7 +92,10 @@ def checked_version(version: str) -> str:
     """
     if not _is_version(version):
         raise UsageError(
-            "version id is not allowed", observed=ascii(version[:80]), required="YYYY-MM-DD-<16 hex digits>"
+            "version id is not allowed",
+            observed=ascii(version[:80]),
+            required="YYYY-MM-DD-<16 hex digits>",
+            next_step=VERSIONS_SHOWN,
         )
     return version
 

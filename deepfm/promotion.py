@@ -233,6 +233,7 @@ def find_version(registry: Registry, text: str) -> str:
     raise NotFoundError(
         f"version {text} is not there",
         observed=f"the newest are {', '.join(versions[-3:])}" if versions else "the model has no version yet",
+        next_step=layout.VERSIONS_SHOWN if versions else "Make one: deepfm run --config M.toml --date YYYY-MM-DD",
     )
 
 

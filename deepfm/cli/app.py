@@ -103,11 +103,18 @@ def main() -> None:
         _leave("no space left on a disk; free some and run the same command again", NoSpaceError.exit_code)
     except SystemExit as leaving:
         if leaving.code == _NOBODY_READS:
-            _leave("nobody reads stdout; what was done is stored", TransientError.exit_code)
+            _leave_unread()
         raise
     if code == _INTERRUPTED:
         _leave("interrupted; run the same command again to go on", _INTERRUPTED)
     sys.exit(code)
+
+
+def _leave_unread() -> NoReturn:
+    """Say that nobody reads stdout; but who leaves in the midst of a help, such as head, has missed nothing."""
+    if len(sys.argv) == 1 or not {"--help", "--version"}.isdisjoint(sys.argv[1:]):
+        sys.exit(0)
+    _leave("nobody reads stdout; what was done is stored", TransientError.exit_code)
 
 
 def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

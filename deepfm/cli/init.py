@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deepfm.cli.options import JsonOption, print_json
+from deepfm.cli.options import JsonOption, not_an_option, print_json
 from deepfm.config import checked_zone
 from deepfm.config_file import load_config
 from deepfm.discovery.found import Found, FoundColumn
@@ -21,7 +21,7 @@ _ROLES = {"left_out": "[yellow]left out[/]", "field": "field", "label": "[green]
 
 def init(  # noqa: PLR0913, PLR0917 - one argument per option
     clicks: Annotated[str, typer.Argument(help="Local folder or s3://bucket/prefix.", metavar="CLICKS")],
-    out: Annotated[Path, typer.Option("--out", help="The TOML to write.", metavar="M.toml")],
+    out: Annotated[Path, typer.Option("--out", callback=not_an_option, help="The TOML to write.", metavar="M.toml")],
     label: Annotated[str | None, typer.Option("--label", help="Column of clicks.", metavar="COLUMN")] = None,
     event_time: Annotated[str | None, typer.Option("--event-time", help="Column of times.", metavar="COLUMN")] = None,
     event_key: Annotated[

@@ -1,9 +1,11 @@
 """What several commands share: options, the place that they point at, tables of rows for people and for machines."""
 
+import calendar
 import datetime as dt
 import difflib
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -54,6 +56,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, everyt
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept in the log.", metavar="TEXT")]
 
 DEFAULT_STORE = "file://./store"
+_DATE = re.compile(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})")
+_MONTHS = 12
 
 
 class Place(NamedTuple):
@@ -121,12 +125,39 @@ def parse_date(text: str, *, option: str) -> dt.date:
     try:
         return dt.datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007 - a calendar day has no zone
     except ValueError as cause:
-        raise UsageError(f"{option} is not a date", observed=text[:40], required="YYYY-MM-DD") from cause
+        raise UsageError(f"{option} is not a date", observed=text[:40], required=_required_date(text)) from cause
+
+
+def not_an_option(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
+    """The path itself, if it is none of the options: one that follows `--out` would be taken for its value.
+
+    Raises:
+        UsageError: terminal; it begins with two dashes. The line names both.
+    """
+    if value is None or not str(value).startswith("--"):
+        return value
+    option = parameter.opts[0]
+    raise UsageError(
+        f"{option} is followed by an option",
+        observed=str(value)[:80],
+        required=f"{option} {parameter.metavar or 'PATH'}",
+        next_step=f"Put the path behind {option}; one that does begin with dashes is written ./--name.",
+    )
 
 
 def print_json(rows: Sequence[Part]) -> None:
     """One JSON array on stdout."""
     typer.echo(to_json([row.model_dump(mode="json") for row in rows], indent=2).decode())
+
+
+def _required_date(text: str) -> str:
+    """The form of a date; if the text has it, why there is no such day."""
+    if (parts := _DATE.fullmatch(text)) is None:
+        return "YYYY-MM-DD"
+    year, month = (int(part) for part in parts.groups()[:2])
+    if not year or not 1 <= month <= _MONTHS:
+        return "YYYY-MM-DD, where a year has the months 01 to 12"
+    return f"YYYY-MM-DD, where {year:04}-{month:02} has {calendar.monthrange(year, month)[1]} days"
 
 
 def _store_url(given: str | None, settings: RetrainConfig | None) -> tuple[str, str]:

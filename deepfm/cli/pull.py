@@ -8,7 +8,15 @@ from pydantic_core import to_json
 from rich.console import Console
 
 from deepfm import layout
-from deepfm.cli.options import JsonOption, ModelOption, OptionalConfigOption, Place, StoreOption, place_of
+from deepfm.cli.options import (
+    JsonOption,
+    ModelOption,
+    OptionalConfigOption,
+    Place,
+    StoreOption,
+    not_an_option,
+    place_of,
+)
 from deepfm.errors import NotFoundError
 from deepfm.manifests import InputSpec, VersionManifest
 from deepfm.onnx_file import OUTPUT
@@ -33,7 +41,10 @@ def pull(
     model: ModelOption = None,
     version: VersionOption = None,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder; the files are put into DIR/<version>/.", metavar="DIR")
+        Path,
+        typer.Option(
+            "--out", callback=not_an_option, help="Folder; the files are put into DIR/<version>/.", metavar="DIR"
+        ),
     ] = Path("pulled"),
     as_json: JsonOption = False,  # noqa: FBT002 - a typer flag
 ) -> None:

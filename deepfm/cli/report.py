@@ -10,12 +10,23 @@ import typer
 from pydantic_core import to_json
 
 from deepfm import layout
-from deepfm.cli.options import ConfigOption, JsonOption, StoreOption, parse_date, place_of
+from deepfm.cli.options import ConfigOption, JsonOption, StoreOption, not_an_option, parse_date, place_of
 from deepfm.config_file import load_config
 from deepfm.errors import NotFoundError, UsageError
 
 _NO_PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG}
 """What can be wrong with the path that was given; a full disk is another matter."""
+
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        callback=not_an_option,
+        dir_okay=False,
+        help="File to write; unset, report-MODEL-DATE.html here.",
+        metavar="FILE",
+    ),
+]
 
 
 def report(
@@ -26,12 +37,7 @@ def report(
     version: Annotated[
         str | None, typer.Option("--version", help="Version, instead of a date.", metavar="VERSION")
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", dir_okay=False, help="File to write; unset, report-MODEL-DATE.html here.", metavar="FILE"
-        ),
-    ] = None,
+    out: OutOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a typer flag
 ) -> None:
@@ -84,6 +90,8 @@ def _write(path: Path, text: str) -> None:
         UsageError: terminal; the place cannot be written.
     """
     try:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".report-") as folder:
             staged = Path(folder, "page.html")
             staged.write_text(text, encoding="utf-8")
@@ -91,4 +99,6 @@ def _write(path: Path, text: str) -> None:
     except OSError as cause:
         if cause.errno not in _NO_PLACE:
             raise
-        raise UsageError("the report cannot be written", observed=cause.strerror, where=str(path)) from cause
+        raise UsageError(
+            "the report cannot be written", observed=cause.strerror, where=str(path), next_step="Choose another --out."
+        ) from cause

@@ -10,14 +10,16 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deepfm.cli.options import parse_date
+from deepfm.cli.options import not_an_option, parse_date
 from deepfm.config import checked_zone
 from deepfm.errors import NotFoundError, UsageError
 
 
 def split(
     file: Annotated[str, typer.Argument(help="CSV, CSV.gz, TSV or Parquet; local or s3://.", metavar="FILE")],
-    out: Annotated[Path, typer.Option("--out", help="New folder for the partitions.", metavar="DIR")],
+    out: Annotated[
+        Path, typer.Option("--out", callback=not_an_option, help="New folder for the partitions.", metavar="DIR")
+    ],
     by: Annotated[str | None, typer.Option("--by", help="Column of times or dates.", metavar="COLUMN")] = None,
     pseudo_days: Annotated[
         int | None, typer.Option("--pseudo-days", help="Without such a column: days to cut the rows into, in order.")

@@ -8,13 +8,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deepfm.cli.options import parse_date
+from deepfm.cli.options import not_an_option, parse_date
 from deepfm.errors import UsageError
 from deepfm.synthetic.config import preset_world
 
 
 def synth(  # noqa: PLR0913, PLR0917 - one argument per option
-    out: Annotated[Path, typer.Option("--out", help="Folder for clicks/ and truth/.", metavar="FOLDER")],
+    out: Annotated[
+        Path, typer.Option("--out", callback=not_an_option, help="Folder for clicks/ and truth/.", metavar="FOLDER")
+    ],
     preset: Annotated[
         str, typer.Option("--preset", help="full (CTR 1 %, 20,000 users) or demo (CTR 5 %, 5,000 users).")
     ] = "full",

@@ -105,6 +105,17 @@ MISTYPED = {
     "bad start": (["synth", "--out", "x", "--start", "soon"], "--start"),
     "bad poison": (["synth", "--out", "x", "--poison", "soon"], "--poison"),
     "poison outside": (["synth", "--out", "x", "--days", "2", "--poison", "2031-01-01"], "2026-03-02 to 2026-03-03"),
+    "option for the TOML": (
+        ["init", "x", "--out", "--force"],
+        "--out is followed by an option: --force, required --out M",
+    ),
+    "option for the days": (["split", "x.csv", "--out", "--by", "a"], "Put the path behind --out"),
+    "option for the world": (["synth", "--out", "--days"], "Put the path behind --out"),
+    "option for the files": (["pull", "--out", "--json"], "Put the path behind --out"),
+    "option for the page": (["report", "--config", "x", "--out", "--json"], "Put the path behind --out"),
+    "no such day": (["run", "--config", "x", "--date", "2026-02-30"], "required YYYY-MM-DD, where 2026-02 has 28 days"),
+    "no such month": (["run", "--config", "x", "--date", "2026-13-01"], "the months 01 to 12"),
+    "nearly a command": (["ini"], "Did you mean 'init'? Try '"),
     "no such preset": (["synth", "--out", "x", "--preset", "huge"], "demo, full"),
 }
 
@@ -227,6 +238,32 @@ def test_a_reader_that_has_left_is_told_about_in_one_line(done):
 @pytest.mark.parametrize("how", ["2>&-", "2>/dev/full"])
 def test_an_error_that_nobody_reads_keeps_its_exit_code(how):
     assert redirected([sys.executable, "-m", "deepfm", "run", "--date", "x", "--config", "x"], how).returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
+def test_help_that_nobody_reads_to_the_end_is_no_failure(arguments):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deepfm", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0
+
+
+def test_the_folders_of_a_report_are_made_as_those_of_a_config_are(monkeypatch, capsys, done, tmp_path):
+    page = tmp_path / "new" / "deeper" / "page.html"
+    code, out, err = deepfm(monkeypatch, capsys, "report", "--config", str(done[0]), "--out", str(page))
+    assert (code, err, out) == (0, "", f"{page}\n")
+    assert page.is_file()
+    code, _, err = deepfm(monkeypatch, capsys, "report", "--config", str(done[0]), "--out", str(page / "x" / "y.html"))
+    assert code == 2
+    assert "the report cannot be written" in one_line(err)
+    assert "Choose another --out." in err
 
 
 def test_the_environment_changes_neither_the_model_nor_the_output(done, tmp_path):

@@ -112,7 +112,6 @@ MISTAKES = {
     "no date": (["--date", "yesterday"], 2, "--date is not a date: yesterday"),
     "no version": (["--version", "../x"], 2, "version id is not allowed"),
     "both": (["--date", str(HOLDOUT), "--version", f"{HOLDOUT}-{'0' * 16}"], 2, "exclude each other"),
-    "no folder": (["--out", "nowhere/page.html"], 2, "the report cannot be written: No such file or directory"),
     "a folder": (["--out", "."], 2, "is a directory"),
     "below a file": (["--out", "/dev/null/page.html"], 2, "the report cannot be written: Not a directory"),
     "empty store": (["--store", "file://./."], 2, "nothing was decided on tiny: there is no decision yet"),

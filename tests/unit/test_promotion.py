@@ -253,9 +253,15 @@ class TestFindVersion:
         for text in ("2031-01-01", version_of_day(20)):
             with pytest.raises(NotFoundError, match=f"version {text} is not there: the newest are {B}, {C}, {D}"):
                 find_version(Registry(store, MODEL), text)
+        with pytest.raises(NotFoundError, match=r"deepfm history --config M\.toml$"):
+            find_version(Registry(store, MODEL), "2031-01-01")
+
+    def test_a_model_without_versions_gets_the_command_that_makes_one(self, store: LocalStore) -> None:
+        with pytest.raises(NotFoundError, match=r"has no version yet\. Make one: deepfm run --config M\.toml"):
+            find_version(Registry(store, "other"), "2031-01-01")
 
     def test_other_text_is_refused(self, store: LocalStore) -> None:
-        with pytest.raises(UsageError, match="version id is not allowed"):
+        with pytest.raises(UsageError, match=r"version id is not allowed: .*deepfm history --config M\.toml$"):
             find_version(Registry(store, MODEL), "newest")
 
     def test_files_of_a_version_without_manifest_are_none(self, store: LocalStore) -> None:
