@@ -58,6 +58,15 @@ class FlatFile:
         """Names of the columns, in their order."""
         return list(self._file.schema.names)
 
+    def check_column(self, by: str) -> None:
+        """Nothing, if the column of dates is there.
+
+        Raises:
+            UsageError: terminal; it is not.
+        """
+        if by not in self.columns:
+            raise absent(by, self.columns, option="--by")
+
     def look(self, by: str | None, *, zone: str, told: Told) -> Contents:
         """The first pass: types of the cells, number of rows, days.
 
@@ -65,8 +74,8 @@ class FlatFile:
             UsageError: terminal; the column is not there, holds no dates, or too many of them.
             DataCorruptError: terminal; the file cannot be read to its end.
         """
-        if by is not None and by not in self.columns:
-            raise absent(by, self.columns, option="--by")
+        if by is not None:
+            self.check_column(by)
         cells = {name: _Cells() for name in self.columns} if self._from_text else {}
         days = _Days(by, zone) if by is not None else None
         rows = 0

@@ -51,6 +51,13 @@ class SplitOutcome(NamedTuple):
     last: dt.date
     rows: int
     undated: int
+    written: dict[dt.date, int]
+    """Rows of every day, oldest first."""
+
+
+def part_of(out: Path, date: dt.date) -> Path:
+    """The file of a day."""
+    return out / f"dt={date}" / "part-0.parquet"
 
 
 def split_file(file: FlatFile, out: Path, cut: Cut, *, told: Told) -> SplitOutcome:
@@ -62,15 +69,17 @@ def split_file(file: FlatFile, out: Path, cut: Cut, *, told: Told) -> SplitOutco
         ConfigError: terminal; the disk is full or cannot be written.
     """
     with disk_errors(str(out)):
+        if cut.by is not None:
+            file.check_column(cut.by)
         check_free(out)
         contents = file.look(cut.by, zone=cut.zone, told=told)
         if cut.by is None:
             _check_blocks(contents, cut)
         with _whole_or_nothing(out) as folder:
-            days = _write(file, contents, cut, folder, told=told)
+            days = {_date(day): rows for day, rows in _write(file, contents, cut, folder, told=told).items()}
             if cut.by is None:
                 _mark(folder, cut)
-    return SplitOutcome(len(days), _date(days[0]), _date(days[-1]), contents.rows, contents.undated)
+    return SplitOutcome(len(days), min(days), max(days), contents.rows, contents.undated, days)
 
 
 def check_free(out: Path) -> None:
@@ -98,23 +107,22 @@ def _whole_or_nothing(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(file: FlatFile, contents: Contents, cut: Cut, folder: Path, *, told: Told) -> list[int]:
-    """The days written, sorted; rows without one are in a file of their own."""
+def _write(file: FlatFile, contents: Contents, cut: Cut, folder: Path, *, told: Told) -> dict[int, int]:
+    """The days written, sorted, with their rows; rows without a day are in a file of their own."""
     runs = _Runs(folder / "_runs", contents.schema)
     done = 0
     for batch in file.rows(contents):
         runs.add(batch, _days(batch, done, contents, cut))
         done += batch.num_rows
         told("sorting", done, contents.rows)
-    written = 0
-    days = runs.finish()
-    for day in days:
-        path = folder / UNDATED if day == NONE else folder / f"dt={_date(day)}" / "part-0.parquet"
+    written: dict[int, int] = {}
+    for day in runs.finish():
+        path = folder / UNDATED if day == NONE else part_of(folder, _date(day))
         path.parent.mkdir(exist_ok=True)
-        written += _write_day(path, contents.schema, runs.batches(day))
-        told("writing", written, contents.rows)
+        written[day] = _write_day(path, contents.schema, runs.batches(day))
+        told("writing", sum(written.values()), contents.rows)
     runs.remove()
-    return [day for day in days if day != NONE]
+    return {day: rows for day, rows in written.items() if day != NONE}
 
 
 def _days(batch: pa.RecordBatch, start: int, contents: Contents, cut: Cut) -> NDArray[np.int64]:

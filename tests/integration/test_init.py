@@ -146,6 +146,9 @@ def test_the_table_is_for_people_and_an_older_toml_is_kept(deepfm, world):
             2,
             "--last-day is not a date",
         ),
+        (("split", "none.csv", "--out", "flat.csv"), 2, "none.csv is not there"),
+        (("split", "flat.csv", "--out", "flat.csv", "--by", "clik"), 2, "Did you mean click?"),
+        (("split", "flat.csv", "--out", "flat.csv", "--by", "a"), 2, "flat.csv is there already"),
         (("split", "broken.csv.gz", "--out", "days", "--pseudo-days", "2"), 3, "broken.csv.gz is not readable"),
         (("init", "flat.csv", "--out", "M.toml"), 2, "deepfm split flat.csv --pseudo-days 8 --out flat-days"),
     ],
@@ -157,6 +160,24 @@ def test_what_cannot_be_gets_one_line(deepfm, arguments, code, said):
     assert (left, out) == (code, "")
     assert said in one_line(err)
     assert sorted(path.name for path in Path().iterdir()) == ["broken.csv.gz", "flat.csv"]
+
+
+def test_split_says_what_it_wrote_to_machines(deepfm):
+    Path("flat.csv").write_text("when,a\n2026-03-02,x\n2026-03-01,y\n,z\n2026-03-02,z\n")
+    code, out, err = deepfm("split", "flat.csv", "--by", "when", "--out", "days", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {
+        "path": "days",
+        "rows": 3,
+        "days": [
+            {"date": "2026-03-01", "path": "days/dt=2026-03-01/part-0.parquet", "rows": 1},
+            {"date": "2026-03-02", "path": "days/dt=2026-03-02/part-0.parquet", "rows": 2},
+        ],
+        "rows_without_a_day": 1,
+        "path_without_a_day": "days/_without_a_day.parquet",
+    }
+    for day in json.loads(out)["days"]:
+        assert pq.read_metadata(day["path"]).num_rows == day["rows"]
 
 
 def test_split_by_time_reads_a_bucket_and_sets_rows_without_a_day_aside(deepfm, world, fresh_bucket, s3_environment):
