@@ -45,6 +45,7 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DAY_RESULT = re.compile(
     r"days/[^/]+/([0-9-]{10})/(?:validated-(?P<validated>[^/]+)/validation|prepared-(?P<prepared>[^/]+)/manifest)\.json"
 )
+_DAY_FILE = re.compile(r"(?:.*/)?days/[^/]+/[0-9]{4}-[0-9]{2}-[0-9]{2}/(?:validated|prepared)-[0-9a-f]+/.*")
 _VERSION_RESULT = re.compile(r"models/[^/]+/versions/([^/]+)/manifest\.json")
 _DECISION_RESULT = re.compile(
     r"models/[^/]+/decisions/[^/]+/(?P<version>[0-9a-f-]{27})-vs-(?P<entry>[0-9]+)-(?P<gate>[^/]+)/decision\.json"
@@ -71,6 +72,11 @@ class DecisionResult(NamedTuple):
     version: str
     entry: int
     gate_key: str
+
+
+def is_day_file(key: str) -> bool:
+    """Whether a key, below whatever folder, is that of a file that a stage made of a day: no clicks as delivered."""
+    return _DAY_FILE.fullmatch(key) is not None
 
 
 def checked_name(name: str) -> str:

@@ -1,6 +1,8 @@
 """`deepfm init`: from a folder of clicks to a configuration that runs."""
 
+import shlex
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +13,7 @@ from rich.table import Table
 from deepfm.cli.options import JsonOption, not_an_option, print_json
 from deepfm.config import checked_zone
 from deepfm.config_file import load_config
-from deepfm.discovery.found import Found, FoundColumn
+from deepfm.discovery.found import Found, FoundColumn, told
 from deepfm.discovery.toml_text import first_commands, model_name, render
 from deepfm.errors import UsageError
 from deepfm.layout import checked_name, checked_partition
@@ -66,6 +68,8 @@ def init(  # noqa: PLR0913, PLR0917 - one argument per option
 
 
 _LINES_LEFT_OUT = 5
+_DAYS_SHOWN = 5
+_RIVALS_SHOWN = 3
 
 
 def show(found: Found, out: Path) -> None:
@@ -76,15 +80,34 @@ def show(found: Found, out: Path) -> None:
         table.add_row(*_row(column))
     console.print(table)
     left = [f"not readable: {line}" for line in found.unreadable]
-    left += [f"not read, because no day is in the name: {name}" for name in found.ignored]
+    left += [f"not read, because {found.partition} does not reach it: {name}" for name in found.ignored]
     for line in left[:_LINES_LEFT_OUT]:
         console.print(line, markup=False, soft_wrap=True)
     if len(left) > _LINES_LEFT_OUT:
         console.print(f"and {len(left) - _LINES_LEFT_OUT} more files that were not read")
+    console.print()
+    for line in (*_about_days(found, out), *_about_rivals(found, out)):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _about_days(found: Found, out: Path) -> Iterator[str]:
+    """The days, those that no run takes, and the first command."""
     days = found.days
-    told = f"\n{days.count} days, {days.first} to {days.last}, {found.ctr:.2%} clicks; {out} is written. Next:"
-    console.print(told, markup=False, soft_wrap=True)
-    console.print(f"  {first_commands(found, out)[0]}", markup=False, soft_wrap=True)
+    if days.unusable:
+        yield f"cannot be run: {told(days.unusable, most=_DAYS_SHOWN)}"
+    yield f"{days.count} days, {days.first} to {days.last}, {found.ctr:.2%} clicks; {out} is written. Next:"
+    yield f"  {first_commands(found, out)[0]}"
+
+
+def _about_rivals(found: Found, out: Path) -> Iterator[str]:
+    """The other data sets that are there, each with the command that takes it."""
+    if not found.rivals:
+        return
+    more = f", {len(found.rivals) - _RIVALS_SHOWN} more are there" if len(found.rivals) > _RIVALS_SHOWN else ""
+    yield f"This is {found.partition}, one of several data sets there{more}. To take another one instead:"
+    for name in found.rivals[:_RIVALS_SHOWN]:
+        words = ["deepfm", "init", found.source, "--partition", name, "--out", str(out), "--force"]
+        yield f"  {shlex.join(words)}"
 
 
 def _row(column: FoundColumn) -> tuple[str, ...]:

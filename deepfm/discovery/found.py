@@ -1,6 +1,7 @@
 """What was found in a source: the document that `deepfm init --json` prints and the TOML is written from."""
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Literal
 
 from deepfm.documents import Part
@@ -35,21 +36,37 @@ class FoundColumn(Part):
     """Why it was left out, or what to check."""
 
 
+class UnusableDay(Part):
+    """A day that a run would refuse."""
+
+    date: dt.date
+    reason: str
+    """What is wrong with it."""
+
+
+def told(unusable: Sequence[UnusableDay], *, most: int) -> str:
+    """The days that a run would refuse, in words."""
+    first = ", ".join(f"{day.date} ({day.reason})" for day in unusable[:most])
+    return first + (f" and {len(unusable) - most} more" if len(unusable) > most else "")
+
+
 class FoundDays(Part):
     """The days of a source and the limits that its ordinary days keep."""
 
     first: dt.date
-    """Oldest day."""
+    """Oldest day with readable files and a label."""
     last: dt.date
-    """Newest day."""
+    """Newest such day."""
     count: int
-    """Days with data files."""
+    """Such days."""
+    unusable: tuple[UnusableDay, ...] = ()
+    """Days that a run would refuse, and those of too few rows."""
     rows: int
     """Impressions, estimated from the size of the files where not all were read."""
     usual_rows: int
     """Impressions of the middle day."""
     run_date: dt.date
-    """Newest day that is large enough to judge on."""
+    """Newest day that is usable and large enough to judge on."""
     backfill_start: dt.date
     """Oldest day that has a window before it."""
     min_rows: int
@@ -85,7 +102,7 @@ class Found(Part):
     rivals: tuple[str, ...] = ()
     """Other templates that days could be read from."""
     ignored: tuple[str, ...] = ()
-    """Data files that the template does not reach."""
+    """Data files that neither the template nor another one reaches."""
     unreadable: tuple[str, ...] = ()
     """Files that could not be read, with the reason."""
     delimiter: str | None = None

@@ -15,7 +15,12 @@ from deepfm.layout import DATA_SUFFIXES
 from deepfm.storage import ObjectInfo, ObjectStore, open_store
 from deepfm.storage.local import disk_errors
 
-_ENDINGS = ", ".join(DATA_SUFFIXES)
+_REQUIRED = f"files whose names begin with neither . nor _ and end in {', '.join(DATA_SUFFIXES)}"
+_ELSEWHERE = (
+    "Name the folder of the clicks; made-up ones to try it on come with: deepfm synth --out ./world, "
+    "then deepfm init ./world/clicks --out clicks.toml"
+)
+_SHOWN = 3
 
 
 def listed(where: str) -> tuple[ObjectStore, list[ObjectInfo]]:
@@ -41,7 +46,7 @@ def listed(where: str) -> tuple[ObjectStore, list[ObjectInfo]]:
         store = open_store(parent)
         listing = [info for info in store.list("") if info.key == name]
     if not listing:
-        raise NotFoundError(f"{where} is empty", required=f"files that end in {_ENDINGS}", next_step="Check the path.")
+        raise NotFoundError(f"{where} is empty", required=_REQUIRED, next_step=_ELSEWHERE)
     return store, listing
 
 
@@ -58,8 +63,9 @@ def without_days(
     if not files:
         return UsageError(
             f"{where} holds no data file",
-            observed=f"{len(listing)} files, such as {listing[0].key}",
-            required=f"files that end in {_ENDINGS}",
+            observed=_names(listing),
+            required=_REQUIRED,
+            next_step=_ELSEWHERE,
         )
     if wishes.partition is not None:
         return UsageError(
@@ -89,3 +95,12 @@ def without_days(
         required="a folder or a file for each day, such as dt=2026-03-09/ or clicks-2026-03-09.csv",
         next_step=how,
     )
+
+
+def _names(listing: Sequence[ObjectInfo]) -> str:
+    """A few of the names, hidden ones last."""
+    keys = sorted(
+        (info.key for info in listing), key=lambda key: (key.startswith(".") or "/." in key, key.count("/"), key)
+    )
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return f"{len(keys)} {'file' if len(keys) == 1 else 'files'}: {', '.join(keys[:_SHOWN])}{more}"

@@ -37,7 +37,9 @@ class Day(NamedTuple):
     rows: int
     """Counted where its files were read whole, else estimated from their size."""
     read: bool
-    """Whether rows of it are in the sample."""
+    """Whether it was looked into."""
+    broken: str = ""
+    """Which of its files cannot be read; empty if none."""
 
 
 class Sample(NamedTuple):
@@ -113,6 +115,7 @@ class _Reading:
         self._doubled: set[str] = set()
         self.schemas: list[list[str]] = []
         self.errors: list[DataCorruptError] = []
+        self._broken: dict[int, str] = {}
 
     def read(self, info: ObjectInfo, day: int) -> None:
         """Take in one file; one that cannot be read is remembered."""
@@ -124,6 +127,7 @@ class _Reading:
                     self._add(rows, day)
         except DataCorruptError as error:
             self.errors.append(error)
+            self._broken.setdefault(day, f"{info.key.rpartition('/')[2]} cannot be read")
             return
         self.schemas.append(names)
         self._doubled.update(doubled)
@@ -140,7 +144,8 @@ class _Reading:
         for index, (date, infos) in enumerate(files.items()):
             whole = len(chosen.get(date, ())) == len(infos)
             size = sum(info.size_bytes for info in infos)
-            days.append(Day(date, self._counted[index] if whole else round(size * density), date in chosen))
+            rows = self._counted[index] if whole else round(size * density)
+            days.append(Day(date, rows, date in chosen, self._broken.get(index, "")))
         everything = all(len(chosen.get(date, ())) == len(infos) for date, infos in files.items())
         names = {name for schema in self.schemas for name in schema}
         return Sample(

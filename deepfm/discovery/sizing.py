@@ -2,12 +2,12 @@
 
 import datetime as dt
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from deepfm.config import WindowConfig
-from deepfm.discovery.found import FoundDays
+from deepfm.discovery.found import FoundDays, UnusableDay, told
 from deepfm.discovery.sample import Day
 from deepfm.errors import UsageError
 
@@ -18,31 +18,31 @@ _COMMON_CTR = 0.2
 _PLENTY, _FEW = 10_000, 2_000
 _CLICKS_FOR_A_LIMIT = 20
 _CTR_FACTOR = 5.0
+_NONE: Mapping[dt.date, str] = {}
 _DEFAULT_MISSING = float(WindowConfig().max_missing_share)
 
 
-def size_days(days: Sequence[Day], *, ctr: float) -> FoundDays:
+def size_days(days: Sequence[Day], *, ctr: float, unusable: Mapping[dt.date, str] = _NONE) -> FoundDays:
     """The limits and the window that fit the days of a source.
 
     Args:
         days: All of them, oldest first.
         ctr: Share of clicks.
+        unusable: Those that a run would refuse, with the reason; they count for nothing.
 
     Raises:
         UsageError: terminal; there are not two days, one to train on and one to judge on.
     """
-    rows = np.array([day.rows for day in days])
+    usable = [day for day in days if day.date not in unusable]
+    rows = np.array([day.rows for day in usable] or [0])
     smallest = min(float(np.quantile(rows, 0.1, method="lower")) / 2, float(np.median(rows)) / 10)
     min_rows = int(_digit(max(2.0, smallest)))
-    usual = [day.date for day in days if day.rows >= min_rows]
+    usual = [day.date for day in usable if day.rows >= min_rows]
+    small = {day.date: f"{day.rows:,} rows, min_rows is {min_rows:,}" for day in usable if day.rows < min_rows}
+    refused = tuple(UnusableDay(date=date, reason=why) for date, why in sorted({**unusable, **small}.items()))
     middle = int(np.median(rows))
     if len(usual) < 2:
-        raise UsageError(
-            "the source holds one day",
-            observed=str(days[0].date),
-            required="a day to judge on and at least one before it to train on",
-            next_step="Deliver another day, or cut a flat file with: deepfm split FILE --pseudo-days 8 --out DIR",
-        )
+        raise _too_few(usual, refused)
     run_date = usual[-1]
     span = (run_date - usual[0]).days
     window_days = min(span, _window(middle * min(ctr, 1 - ctr), density=len(usual) / (span + 1)))
@@ -55,10 +55,11 @@ def size_days(days: Sequence[Day], *, ctr: float) -> FoundDays:
     fewest = max(min_days, window_days * (1 - (limit or _DEFAULT_MISSING)))
     start = next(day for day in usual if _present(usual, day, window_days) >= fewest)
     return FoundDays(
-        first=days[0].date,
-        last=days[-1].date,
-        count=len(days),
-        rows=int(rows.sum()),
+        first=usable[0].date,
+        last=usable[-1].date,
+        count=len(usable),
+        unusable=refused,
+        rows=sum(day.rows for day in days),
         usual_rows=middle,
         run_date=run_date,
         backfill_start=start,
@@ -66,6 +67,17 @@ def size_days(days: Sequence[Day], *, ctr: float) -> FoundDays:
         min_days=min_days,
         window_days=window_days,
         max_missing_share=limit,
+    )
+
+
+def _too_few(usual: Sequence[dt.date], unusable: Sequence[UnusableDay]) -> UsageError:
+    return UsageError(
+        f"the source holds {'one day' if usual else 'no day'}{' that can be used' if unusable else ''}",
+        observed="; ".join(
+            filter(None, (*map(str, usual), f"unusable are {told(unusable, most=3)}" if unusable else ""))
+        ),
+        required="a day to judge on and at least one before it to train on",
+        next_step="Deliver another day, or cut a flat file with: deepfm split FILE --pseudo-days 8 --out DIR",
     )
 
 

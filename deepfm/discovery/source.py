@@ -23,7 +23,7 @@ class Delivered(NamedTuple):
     files: dict[dt.date, tuple[ObjectInfo, ...]]
     """Data files of every day, oldest day first."""
     ignored: tuple[str, ...]
-    """Keys of data files that the template does not reach."""
+    """Keys of data files that neither the template nor another one reaches."""
     rivals: tuple[str, ...]
     """Other templates that name days, the one with most files first."""
 
@@ -47,7 +47,7 @@ def find_days(files: Sequence[ObjectInfo], *, template: str | None = None) -> De
     for info in files:
         if info.key in found[best]:
             days[found[best][info.key]].append(info)
-    ignored = tuple(info.key for info in files if info.key not in found[best])
+    ignored = tuple(info.key for info in files if not any(info.key in reached for reached in found.values()))
     rivals = tuple(name for name in rest if not found[name].keys() <= found[best].keys())
     return Delivered(best, {date: tuple(days[date]) for date in sorted(days)}, ignored, rivals)
 

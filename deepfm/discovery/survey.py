@@ -1,6 +1,7 @@
 """A source looked at: where it is, how its days are named, what its columns are, and what fits them."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +18,11 @@ from deepfm.discovery.roles import Time, Wishes, clicked_of, find_group, find_ke
 from deepfm.discovery.sample import Sample, read_sample
 from deepfm.discovery.sizing import ctr_limits, null_limit, sampling_of, size_days
 from deepfm.discovery.source import Delivered, find_days
+from deepfm.discovery.usable import unusable_days
 from deepfm.discovery.values import Values, typed
 from deepfm.discovery.zones import place_in
 from deepfm.errors import DataRejectedError, UsageError
+from deepfm.layout import is_day_file
 
 PSEUDO_DAYS = "_pseudo_days"
 """File beside partitions that are blocks of rows and no days."""
@@ -40,15 +43,29 @@ def survey(where: str, wishes: Wishes, *, scratch: Path) -> Found:
         StoreUnavailableError: transient.
     """
     store, listing = listed(where)
-    files = [info for info in listing if is_data(info.key)]
+    files = [info for info in listing if is_data(info.key) and not is_day_file(info.key)]
     delivered = find_days(files, template=wishes.partition)
     if not files or delivered is None:
         raise without_days(where, store, listing, files, wishes, scratch=scratch)
-    sample = read_sample(store, delivered, scratch=scratch)
-    if not sample.rows.num_rows:
-        raise DataRejectedError("the files hold no row", where=where, next_step="Check the source.")
     pseudo = any(info.key == PSEUDO_DAYS for info in listing)
-    return _found(where, delivered, sample, wishes, pseudo_days=pseudo)
+    try:
+        return _found(where, delivered, read_sample(store, delivered, scratch=scratch), wishes, pseudo_days=pseudo)
+    except (UsageError, DataRejectedError) as refused:
+        if not delivered.rivals:
+            raise
+        raise _of_several(refused, delivered) from refused
+
+
+def _of_several(refused: UsageError | DataRejectedError, delivered: Delivered) -> UsageError | DataRejectedError:
+    """The same error, which says that it is about one data set of several."""
+    others = " or ".join(f"--partition {shlex.quote(name)}" for name in delivered.rivals[:3])
+    return type(refused)(
+        f"{delivered.template}: {refused.problem}",
+        observed=refused.observed,
+        required=refused.required,
+        where=refused.where,
+        next_step=f"{refused.next_step} There are other data sets: take one with {others}.".lstrip(),
+    )
 
 
 class _Rows(NamedTuple):
@@ -63,16 +80,20 @@ class _Rows(NamedTuple):
 
 
 def _found(where: str, delivered: Delivered, sample: Sample, wishes: Wishes, *, pseudo_days: bool) -> Found:
+    if not sample.rows.num_rows:
+        raise DataRejectedError("the files hold no row", where=where, next_step="Check the source.")
     rows = _rows(sample, wishes)
     roles = _roles(rows, wishes, whole=sample.whole)
     unsteady = {*sample.partial, *sample.doubled}
-    ctr = float(rows.clicked.mean())
-    days = size_days(sample.days, ctr=ctr)
+    unusable = unusable_days(sample.days, rows.day, rows.label, rows.clicked, whole=sample.whole)
+    usable = np.array([day.date not in unusable for day in sample.days])[rows.day]
+    ctr = _ctr(rows.clicked, usable)
+    days = size_days(sample.days, ctr=ctr, unusable=unusable)
     newest = np.array([day.date == days.run_date for day in sample.days])[rows.day]
     columns = decide(rows.columns, Facts(rows.clicked, newest, roles, unsteady, wishes.exclude))
     columns += [FoundColumn(name=name, role="left_out", note="a file has it twice") for name in sample.doubled]
     _check_fields(columns, where)
-    usual = np.array([day.rows >= days.min_rows for day in sample.days])[rows.day]
+    usual = usable & np.array([day.rows >= days.min_rows for day in sample.days])[rows.day]
     day_clicks = days.usual_rows * ctr
     negatives, why = sampling_of(ctr, window_clicks=int(day_clicks * days.window_days * _density(days)))
     lowest, highest = ctr_limits(ctr, day_clicks=days.min_rows * ctr)
@@ -129,6 +150,12 @@ def _roles(rows: _Rows, wishes: Wishes, *, whole: bool) -> dict[str, Role]:
     return roles
 
 
+def _ctr(clicked: NDArray[np.bool_], usable: NDArray[np.bool_]) -> float:
+    """Share of clicks in the usable days; in all where those, read in part, hold one class only."""
+    share = float(clicked[usable].mean()) if usable.any() else 0.0
+    return share if 0.0 < share < 1.0 else float(clicked.mean())
+
+
 def _check_fields(columns: Sequence[FoundColumn], where: str) -> None:
     if any(column.is_field and column.kind == "categorical" for column in columns):
         return
@@ -149,7 +176,8 @@ def _density(days: FoundDays) -> float:
 
 def _bad_limit(rows: _Rows, roles: dict[str, Role], usual: NDArray[np.bool_]) -> float | None:
     """Room for the rows that ordinary days set aside: outside their day, doubled, without a label."""
-    bad = float(rows.label.nulls.mean()) + _most_outside(rows.time, rows.day, usual)
+    missing = rows.label.nulls[usual] if usual.any() else rows.label.nulls
+    bad = float(missing.mean()) + _most_outside(rows.time, rows.day, usual)
     key = next((values for values in rows.columns if roles.get(values.name) == "event_key"), None)
     if key is not None:
         bad += 1 - key.distinct / len(key.codes)

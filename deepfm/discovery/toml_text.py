@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deepfm.config import DataConfig, GateConfig, RetrainConfig, Section, TrainingConfig, ValidationConfig, WindowConfig
-from deepfm.discovery.found import Found, FoundColumn
+from deepfm.discovery.found import Found, FoundColumn, told
 from deepfm.discovery.naming import is_usable
 
 _WIDTH = 116
+_UNUSABLE = 10
 _AUC_NOISE, _LARGEST_DROP = 0.116, 0.05
 _SHOWN: dict[str, tuple[type[Section], tuple[str, ...]]] = {
     "training": (TrainingConfig, ("epochs", "batch_size", "learning_rate", "l2_embedding", "validation_by", "device")),
@@ -71,6 +72,8 @@ def _head(found: Found, model: str, out: Path) -> Iterator[str]:
         yield from _comment(_PSEUDO)
     for line in found.unreadable:
         yield from _comment(f"Not readable: {line}")
+    if days.unusable:
+        yield from _comment(f"Cannot be run: {told(days.unusable, most=_UNUSABLE)}.")
     yield "#"
     yield from (f"#   {_plain(command)}" for command in first_commands(found, out))
     yield f"model = {_text(model)}"
@@ -81,12 +84,14 @@ def _head(found: Found, model: str, out: Path) -> Iterator[str]:
 def _data(found: Found) -> Iterator[str]:
     yield "[data]"
     yield f"source = {_text(source_text(found.source))}"
-    yield from _line(f"partition = {_text(found.partition)}", f"{found.days.count} days have such a name")
+    yield from _line(f"partition = {_text(found.partition)}", f"{found.days.count} usable days have such a name")
     if found.rivals:
-        yield from _comment(f"Days could also be read as {', '.join(found.rivals[:3])}, which reach fewer files.")
+        yield from _comment(f"Other data sets are there, which reach no more files: {', '.join(found.rivals[:3])}.")
     if found.ignored:
         more = f" and {len(found.ignored) - 3} more" if len(found.ignored) > 3 else ""
-        yield from _comment(f"Not read, because no day is in their name: {', '.join(found.ignored[:3])}{more}.")
+        yield from _comment(
+            f"Not read, because the template does not reach them: {', '.join(found.ignored[:3])}{more}."
+        )
     if found.delimiter:
         yield f"csv_delimiter = {_text(found.delimiter)}"
     yield from _line(f"label = {_text(found.label)}", f"{_percent(found.ctr)} of the rows are clicks")

@@ -1,6 +1,8 @@
 """A newcomer's first commands: from a flat file, a folder or a bucket to a configuration that runs as it is."""
 
 import json
+import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -160,6 +162,39 @@ def test_what_cannot_be_gets_one_line(deepfm, arguments, code, said):
     assert (left, out) == (code, "")
     assert said in one_line(err)
     assert sorted(path.name for path in Path().iterdir()) == ["broken.csv.gz", "flat.csv"]
+
+
+def test_one_of_several_data_sets_is_named_with_the_command_that_takes_another(deepfm, world):
+    for name in ("shop", "my news"):
+        shutil.copytree(world, Path("parent", name))
+    code, out, err = deepfm("init", "parent", "--out", "M.toml")
+    assert (code, err) == (0, "")
+    assert "shop/dt={date}, one of several data sets" in out
+    assert "not read" not in out
+    command = out.splitlines()[-1].strip()
+    assert command == "deepfm init parent --partition 'my news/dt={date}' --out M.toml --force"
+    assert deepfm(*shlex.split(command)[1:])[0] == 0
+    assert load_config(Path("M.toml")).data.partition == "my news/dt={date}"
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_run_that_is_suggested_is_not_that_of_a_day_that_cannot_work(deepfm, world):
+    shutil.copytree(world, "clicks")
+    *_, unlabelled, unreadable = sorted(Path("clicks").glob("dt=*/*.parquet"))
+    rows = pq.read_table(unlabelled, partitioning=None)
+    place = rows.schema.get_field_index("click")
+    pq.write_table(rows.set_column(place, "click", pa.nulls(rows.num_rows, pa.int8())), unlabelled)
+    unreadable.write_bytes(b"PAR1")
+    code, out, err = deepfm("init", "clicks", "--out", "M.toml")
+    assert (code, err) == (0, "")
+    assert "6 days, 2026-03-02 to 2026-03-07" in out
+    told = "2026-03-08 (click is missing in all rows), 2026-03-09 (part-0.parquet cannot be read)"
+    assert f"cannot be run: {told}" in out
+    assert "2026-03-08 (click is missing" in Path("M.toml").read_text()
+    command = next(line for line in out.splitlines() if line.startswith("  deepfm run"))
+    assert command == "  deepfm run --config M.toml --date 2026-03-07"
+    code, out, _ = deepfm(*shlex.split(command)[1:], "--json")
+    assert (code, json.loads(out)[0]["verdict"] is None) == (0, False)  # the day was judged
 
 
 def test_split_says_what_it_wrote_to_machines(deepfm):

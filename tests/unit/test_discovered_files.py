@@ -11,6 +11,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+from deepfm import layout
 from deepfm.discovery.sample import SAMPLE_ROWS, read_sample
 from deepfm.discovery.source import find_days
 from deepfm.discovery.toml_text import render
@@ -107,8 +108,31 @@ def test_nothing_there(tmp_path):
     with pytest.raises(NotFoundError, match="does not exist"):
         look(tmp_path / "nowhere")
     assert "is empty" in refusal(tmp_path)
-    (tmp_path / "README.md").write_text("x")
-    assert "holds no data file" in refusal(tmp_path)
+    assert "Name the folder of the clicks" in refusal(tmp_path)
+    for name in (".gitignore", "notes.txt", "README.md", "_days.csv", "a.md"):
+        (tmp_path / name).write_text("x")
+    text = refusal(tmp_path)
+    assert "holds no data file: 5 files: README.md, _days.csv, a.md and 2 more, required files whose names" in text
+    assert "Name the folder of the clicks" in text
+
+
+def test_what_a_run_has_stored_is_not_taken_for_clicks(tmp_path):
+    deliver(tmp_path / "clicks", days=2)
+    for day in (1, 2, 3):
+        stored = tmp_path / "store" / layout.prepared_prefix("m", dt.date(2026, 3, day), "0123456789abcdef")
+        stored.mkdir(parents=True)
+        pq.write_table(pa.table(columns(FIRST)), stored / "part-0.parquet")
+    found = look(tmp_path)
+    assert (found.partition, found.rivals, found.ignored) == ("clicks/dt={date}", (), ())
+
+
+def test_an_error_of_one_data_set_names_the_others(tmp_path):
+    deliver(tmp_path / "shop")
+    deliver(tmp_path / "a", lambda date: {"n": columns(date)["item"]})
+    text = refusal(tmp_path)
+    assert "a/dt={date}: no column looks like the label" in text
+    assert text.endswith("There are other data sets: take one with --partition 'shop/dt={date}'.")
+    assert look(tmp_path, partition="shop/dt={date}").label == "click"
 
 
 def test_a_flat_file_gets_the_command_that_cuts_it(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def test_the_template_of_most_files_wins_and_the_others_are_named():
     found = find_days([ObjectInfo(key, 1) for key in keys])
     assert found is not None
     assert (found.template, found.rivals) == ("dt={date}", ("old/{date}",))
-    assert found.ignored == ("old/2026-02-28/a.parquet", "all.csv")
+    assert found.ignored == ("all.csv",)
 
 
 @pytest.mark.parametrize(
