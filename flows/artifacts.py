@@ -13,6 +13,7 @@ from deepfm.report.rules import rule_rows
 from deepfm.retraining import RunOutcome
 from deepfm.workspace import Workspace
 
+_SIGNS = {"passed": "✓", "failed": "✗", "undecided": "?"}
 _SENTENCES = {
     "promoted": "is the new champion",
     "not_promoted": "was not promoted",
@@ -70,18 +71,20 @@ def _facts(workspace: Workspace, outcome: RunOutcome) -> RunFacts | None:
 def _of_run(facts: RunFacts) -> list[str]:
     lines = []
     if facts.decision is not None and facts.limits is not None:
-        lines += ["### Gate", "", "| Rule | Observed | Required | |", "|---|---|---|---|"]
+        lines += ["### Gate", "", "| | Rule | Observed | Required |", "|---|---|---|---|"]
         lines += [
-            f"| {escaped(row.name)} | {escaped(row.observed)} | {escaped(row.required)} | {row.outcome} |"
+            f"| {_SIGNS[row.outcome]} | {escaped(row.name)} | {escaped(row.observed)} | {escaped(row.required)} |"
             for row in rule_rows(facts.decision, facts.limits)
         ]
     if facts.training is not None:
         lines += ["", "### Learning curve", "", _picture("learning curve", learning_curve(facts.training))]
     if facts.curves is not None:
         lines += ["", "### Calibration", "", _picture("calibration", calibration(facts.curves))]
-    if facts.holdout is not None and facts.holdout.findings:
-        lines += ["", "### Data checks of the holdout", ""]
-        lines += [f"- {escaped(finding.sentence)}" for finding in facts.holdout.findings]
+    if facts.holdout is not None:
+        unkept = [finding for finding in facts.holdout.findings if not finding.passed]
+        kept = len(facts.holdout.findings) - len(unkept)
+        lines += ["", "### Data checks of the holdout", "", f"{kept} kept, {len(unkept)} not", ""]
+        lines += [f"- {finding.severity}: {escaped(finding.sentence)}" for finding in unkept]
     lines += ["", "### Report", "", f"`{facts.store}/{facts.folder}/report.html`", ""]
     return lines
 

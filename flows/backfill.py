@@ -59,18 +59,19 @@ def _name_of_run() -> str:
     persist_result=False,
     validate_parameters=True,
 )
-def backfill(  # noqa: PLR0913, PLR0917 - one argument per field of the form
+def backfill(  # noqa: PLR0913 - one argument per field of the form
     start: dt.date,
     end: dt.date,
-    config: str,
+    *,
     which: Which = "missing",
     promote: Promote = "never",
     order: Order = "oldest first",
     max_parallel: Annotated[int, Field(ge=1, le=MOST_PARALLEL)] = 2,
-    dry_run: bool = False,  # noqa: FBT001, FBT002 - a switch in the form
-    large: bool = False,  # noqa: FBT001, FBT002 - a switch in the form
+    dry_run: bool = False,
+    large: bool = False,
     note: str = "",
     last_days: Annotated[int, Field(ge=0, le=31)] = 0,
+    config: str,
     store: str | None = None,
     overrides: list[str] | None = None,
     train_on: str = "",
@@ -82,7 +83,6 @@ def backfill(  # noqa: PLR0913, PLR0917 - one argument per field of the form
     Args:
         start: First logical date.
         end: Last logical date, itself included.
-        config: Path of the model's TOML.
         which: Dates without a version; also those that failed, were refused, are undecided or stale; or all with data.
         promote: Whether a date may become champion. An older one than the champion never does.
         order: In which order the dates are gated. Oldest first, each meets the champion of its time.
@@ -91,6 +91,7 @@ def backfill(  # noqa: PLR0913, PLR0917 - one argument per field of the form
         large: Tick to run more than 31 days.
         note: Why; it is shown on the calendar.
         last_days: For schedules. Above 0, the last so many days up to the one that is due, whatever start and end say.
+        config: Path of the model's TOML.
         store: Where models are kept; unset, DEEPFM_STORE or the TOML's store.
         overrides: Keys of the TOML to override, such as training.epochs=2.
         train_on: Deployment that trains, such as train/gpu; empty, this run trains.

@@ -16,22 +16,24 @@ from deepfm.retraining import RunOutcome
 from flows.artifacts import escaped, key_of
 
 _MARKS = {
-    "to be retrained": "🔵",
-    "champion": "⭐",
-    "promoted": "🟩",
-    "cleared": "🟩",
-    "rejected": "🟧",
-    "inconclusive": "🟨",
-    "undecided": "🟪",
-    "stale": "🔁",
-    "refused": "🟥",
-    "failed": "❌",
-    "window too small": "▫️",
-    "not delivered": "⬛",
-    "delivered": "⬜",
-    "valid": "⬜",
-    "prepared": "⬜",
+    "to be retrained": "○",
+    "champion": "★",
+    "promoted": "✓",
+    "cleared": "✓",
+    "rejected": "✗",
+    "inconclusive": "?",
+    "undecided": "…",
+    "stale": "↻",
+    "refused": "!",
+    "failed": "!!",
+    "window too small": "-",
+    "not delivered": "∅",
+    "delivered": "·",
+    "valid": "·",
+    "prepared": "·",
 }
+"""Signs that every font has: the page may be read where there are no emoji."""
+_WITHOUT_REASON = {"champion", "promoted", "to be retrained", "not delivered", "cleared"}
 
 
 class BackfillPage:
@@ -89,20 +91,17 @@ class BackfillPage:
         return known.get(outcome.status, "failed")
 
     def _table(self, words: Mapping[dt.date, str]) -> list[str]:
-        lines = ["| Day | | AUC | Champion's | Why |", "|---|---|---|---|---|"]
+        """The days with their figures, then why some did not come to a promotion."""
+        lines = ["| Day | | AUC | Champion's |", "|---|---|---|---|"]
+        why = []
         for day in self._plan.days:
             outcome, word = self._outcomes.get(day.date), words[day.date]
-            auc, rival = (
-                (outcome.challenger_auc, outcome.champion_auc)
-                if outcome
-                else (day.row.challenger_auc, day.row.champion_auc)
-            )
-            reasons = outcome.reasons if outcome else day.row.reasons
-            why = escaped(reasons[0]) if reasons else ""
-            lines.append(
-                f"| {day.date:%a} {day.date} | {_MARKS[word]} {word} | {_figure(auc)} | {_figure(rival)} | {why} |"
-            )
-        return lines
+            row = outcome or day.row
+            figures = f"{_figure(row.challenger_auc)} | {_figure(row.champion_auc)}"
+            lines.append(f"| {day.date:%a} {day.date} | {_MARKS[word]} {word} | {figures} |")
+            if row.reasons and word not in _WITHOUT_REASON:
+                why.append(f"- **{day.date}** {escaped(row.reasons[0])}")
+        return [*lines, "", *why]
 
 
 def _grid(words: Mapping[dt.date, str]) -> list[str]:

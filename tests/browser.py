@@ -1,12 +1,15 @@
 """A headless Chromium that is spoken to through pipes: no server, no port, no driver to install."""
 
+import base64
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -20,9 +23,9 @@ def find_browser() -> str | None:
 
 
 class Tab:
-    """One page of the browser, without a network."""
+    """One page of the browser; without a network unless it is asked for."""
 
-    def __init__(self, commands: int, answers: int) -> None:
+    def __init__(self, commands: int, answers: int, *, online: bool) -> None:
         self._commands = commands
         self._answers = os.fdopen(answers, "rb")
         self._number = 0
@@ -32,7 +35,9 @@ class Tab:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
             self.call(f"{domain}.enable")
-        self.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        if not online:
+            nothing = {"latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+            self.call("Network.emulateNetworkConditions", offline=True, **nothing)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """The result of a command; what happens meanwhile is added to `events`."""
@@ -65,6 +70,18 @@ class Tab:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
+    def wait_for(self, expression: str, *, seconds: float = 30.0) -> Any:
+        """The value of a JavaScript expression, once it is a true one."""
+        deadline = time.monotonic() + seconds
+        while not (value := self.evaluate(expression)):
+            assert time.monotonic() < deadline, f"{expression} in: {self.evaluate('document.body.innerText')[:1000]}"
+            time.sleep(0.2)
+        return value
+
+    def picture(self, path: Path) -> None:
+        """What is seen is in a PNG file."""
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
     def parameters_of(self, method: str) -> list[dict[str, Any]]:
         """What came with the events of one kind since the page was opened."""
         return [event["params"] for event in self.events if event.get("method") == method]
@@ -79,7 +96,7 @@ class Tab:
 
 
 @contextmanager
-def running_browser(path: str) -> Iterator[Tab]:
+def running_browser(path: str, *, online: bool = False) -> Iterator[Tab]:
     """A browser with a profile of its own, both gone afterwards."""
     commands_out, commands_in = os.pipe()
     answers_out, answers_in = os.pipe()
@@ -95,7 +112,7 @@ def running_browser(path: str) -> Iterator[Tab]:
         os.close(commands_out)
         os.close(answers_in)
         try:
-            yield Tab(commands_in, answers_out)
+            yield Tab(commands_in, answers_out, online=online)
         finally:
             os.close(commands_in)  # the browser leaves when nobody commands it
             process.wait(timeout=20)

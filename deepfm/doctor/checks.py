@@ -28,7 +28,7 @@ class Check(Part):
 
     @property
     def group(self) -> str:
-        """`environment`, `config`, `source`, `store` or `registry`."""
+        """`environment`, `config`, `source`, `store`, `registry`, or that of an entry point, such as `prefect`."""
         return self.name.partition(".")[0]
 
 

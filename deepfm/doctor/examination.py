@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -22,6 +23,8 @@ from deepfm.storage import ObjectStore, absent_folder, open_store
 from deepfm.workspace import cache_folder
 
 GROUPS = ("environment", "config", "store", "source", "registry")
+ENTRY_POINTS = "deepfm.doctor"
+"""Functions that other packages offer: from a configuration, or None, to further checks of a group of their own."""
 
 
 class Patient(NamedTuple):
@@ -57,8 +60,10 @@ def examine(patient: Patient) -> Iterator[Check]:
     yield from _source(config)
     if opened is None or not readable:
         yield skipped("registry.log", "the store cannot be read")
-        return
-    yield from _kept(opened, config)
+    else:
+        yield from _kept(opened, config)
+    for further in entry_points(group=ENTRY_POINTS):
+        yield from further.load()(config)
 
 
 def _config(patient: Patient) -> tuple[RetrainConfig | None, Check]:

@@ -22,5 +22,5 @@ def data_uri(svg: str) -> str:
         svg: A plot of `deepfm.report.plots`.
     """
     standalone = re.sub(r"var\(--(\w+)\)", lambda match: _COLOURS[match[1]], svg)
-    opening = '<svg xmlns="http://www.w3.org/2000/svg" style="background:#ffffff" font-family="sans-serif"'
+    opening = '<svg xmlns="http://www.w3.org/2000/svg" width="460" style="background:#ffffff" font-family="sans-serif"'
     return "data:image/svg+xml;base64," + base64.b64encode(standalone.replace("<svg", opening, 1).encode()).decode()

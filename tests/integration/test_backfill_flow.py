@@ -118,7 +118,7 @@ def test_a_refused_day_fails_the_backfill_by_name_and_the_other_dates_are_done(a
     assert state.is_failed()
     assert f"1 of 3 dates could not be retrained; {WORLD[3]}" in state.message
     assert "both_classes" in state.message
-    assert "🟥 refused" in page()
+    assert "! refused" in page()
     assert run(**asked).name == "Nothing to do"  # what was refused is not missing
     assert run(**asked, which="missing and failed").is_failed()
 
