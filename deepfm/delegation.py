@@ -121,7 +121,9 @@ def train_watched(
             heard = time.monotonic()
             if line is None:
                 break
-            if "error" in line:
+            if "log" in line:
+                logging.getLogger(line["name"]).log(line["log"], "%s", line["text"])
+            elif "error" in line:
                 failed[line["version"]] = _error_of(line)
             elif told is not None:
                 told(line["version"], line["done"], line["planned"])
@@ -145,7 +147,9 @@ def _child(
         [sys.executable, "-m", "deepfm.delegation", store_url, model, *versions],
         stdin=subprocess.PIPE,  # never written to: it closes when this process is gone, however that comes
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
         start_new_session=True,
     )
     lines: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
@@ -159,8 +163,10 @@ def _child(
 def _hear(stream: IO[str] | None, lines: "SimpleQueue[dict[str, Any] | None]") -> None:
     with contextlib.closing(stream or io.StringIO()) as heard:
         for line in heard:
-            if line.startswith("{"):  # whatever else a library prints is not for us
+            if line.startswith(('{"version"', '{"log"')):
                 lines.put(json.loads(line))
+            else:  # what a library prints, or the traceback of a fault
+                lines.put({"log": logging.WARNING, "name": __name__, "text": line.rstrip()})
     lines.put(None)
 
 
@@ -189,8 +195,8 @@ def _error_of(line: dict[str, Any]) -> DeepFMError:
 def _serve(store_url: str, model: str, versions: Sequence[str]) -> None:
     """The child: trains the versions and tells of it on stdout, until it is done or its parent is gone."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     said = _Said()
+    logging.basicConfig(level=logging.INFO, handlers=[_Told(said)])
     for version in versions:
         try:
             train_requested(store_url, model, version, told=said.step)
@@ -214,6 +220,17 @@ class _Said:
     def line(**fields: object) -> None:
         sys.stdout.write(json.dumps(fields) + "\n")
         sys.stdout.flush()
+
+
+class _Told(logging.Handler):
+    """Hands the child's log to whoever watches it."""
+
+    def __init__(self, said: _Said) -> None:
+        super().__init__()
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._said.line(log=record.levelno, name=record.name, text=self.format(record))
 
 
 def _leave_with_parent() -> None:

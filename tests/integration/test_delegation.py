@@ -69,6 +69,23 @@ def test_a_version_trained_elsewhere_is_the_one_that_would_be_trained_here(here,
 
 
 @pytest.mark.usefixtures("no_child_left")
+def test_the_log_of_the_child_is_the_log_of_the_watcher(here, caplog):
+    store, model, version = asked_for(here)
+    with caplog.at_level("INFO", logger="deepfm"):
+        train_watched(store, model, [version])
+    assert any(record.name == "deepfm.training.loop" and "step" in record.message for record in caplog.records)
+
+
+@pytest.mark.usefixtures("no_child_left")
+def test_a_child_that_breaks_says_why_in_the_log(here, caplog, monkeypatch):
+    store, model, version = asked_for(here)
+    monkeypatch.setenv("PYTHONMALLOC", "nonsense")
+    with pytest.raises(TrainingLostError, match=r"exit code 1; its log says more"):
+        train_watched(store, model, [version])
+    assert "PYTHONMALLOC" in caplog.text
+
+
+@pytest.mark.usefixtures("no_child_left")
 def test_each_version_has_its_own_error_and_does_not_stop_the_others(here):
     store, model, bad = asked_for(here, {"training.learning_rate": 1e30})
     _, _, good = asked_for(here)
