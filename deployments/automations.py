@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 from prefect.blocks.notifications import AppriseNotificationBlock
@@ -31,10 +32,23 @@ def apply_automations(client: SyncPrefectClient, model: str, *, notify: str | No
     """
     block = _block(notify) if notify else None
     for automation in wanted(model, block=block, days=days):
-        for old in client.read_automations_by_name(automation.name):
-            client.delete_automation(old.id)
-        client.create_automation(automation)
+        _replace(client, automation)
         yield automation.name + ("" if block or "dead" in automation.name else " (tells nobody yet: give --notify)")
+
+
+def _replace(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    """The automation is there once. One that is there already is left alone: it may be waiting for a dead run."""
+    there = client.read_automations_by_name(automation.name)
+    if len(there) == 1 and _said(there[0]) == _said(automation):
+        return
+    for old in there:
+        client.delete_automation(old.id)
+    client.create_automation(automation)
+
+
+def _said(automation: AutomationCore) -> dict[str, Any]:
+    """What an automation says, whoever stored it."""
+    return AutomationCore.model_validate(automation.model_dump(include=set(AutomationCore.model_fields))).model_dump()
 
 
 def wanted(model: str, *, block: UUID | None, days: int) -> list[AutomationCore]:

@@ -1,0 +1,185 @@
+"""Daily life with a real Prefect server, real workers and a real S3 server: schedules, kills, cancellations."""
+
+import datetime as dt
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.server import CONFIG, LONG, Up, everything_up, kill, wait, yesterday
+
+DAY = dt.timedelta(days=1)
+DEPLOYMENTS = {
+    "retrain/daily",
+    "retrain/backfill-day",
+    "backfill/range",
+    "champion/promote",
+    "champion/rollback",
+    "train/gpu",
+}
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory) -> Iterator[Up]:
+    with everything_up(tmp_path_factory.mktemp("up") / "here") as found:
+        yield found
+
+
+def long_run(up: Up, date: dt.date, *, epochs: int = 1000) -> str:
+    """A run whose training is under way."""
+    overrides = [LONG[0].replace("1000", str(epochs)), *LONG[1:]]
+    run = up.start("retrain/backfill-day", logical_date=date, overrides=overrides, promote=True)
+    wait(lambda: up.processes("deepfm.delegation", str(date)), seconds=60)
+    wait(lambda: resume_state(up, date), seconds=60)
+    return run
+
+
+def resume_state(up: Up, date: dt.date) -> bool:
+    program = (
+        "from deepfm.storage import open_store\n"
+        "keys = [found.key for found in open_store('s3://deepfm-models/store').list('training/clicks')]\n"
+        f"print(json.dumps(any('/{date}-' in key and key.endswith('resume.json') for key in keys)))"
+    )
+    return bool(up.call(program))
+
+
+def test_a_second_up_starts_nothing_twice_and_the_doctor_finds_all_well(up):
+    before = {name: up.pid(name) for name in ("store", "server", "worker-cpu", "worker-gpu")}
+    told = up.command("deployments.up").stdout
+    assert {name: up.pid(name) for name in before} == before
+    assert told.count("runs already") == 4
+    done = up.command("deepfm", "doctor", "--config", str(CONFIG), "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    ours = {name: check["status"] for name, check in checks.items() if name.startswith("prefect.")}
+    assert set(ours.values()) == {"ok"}, checks
+    assert len(ours) == 9
+
+
+def test_every_deployment_is_there_and_schedules_have_created_their_runs(up):
+    flows = {flow["id"]: flow["name"] for flow in up.get("/flows/filter", {})}
+    found = {f"{flows[entry['flow_id']]}/{entry['name']}": entry for entry in up.get("/deployments/filter", {})}
+    assert set(found) == DEPLOYMENTS
+    waiting = Counter(run["deployment_id"] for run in up.runs("retrain") + up.runs("backfill") if run["auto_scheduled"])
+    assert waiting[found["retrain/daily"]["id"]] >= 3
+    assert waiting[found["backfill/range"]["id"]] >= 3
+    for schedule in (entry["schedules"][0]["schedule"] for entry in found.values() if entry["schedules"]):
+        assert int(schedule["cron"].split()[1]) >= 4
+        assert schedule["timezone"] == "UTC"
+
+
+def test_a_scheduled_retrain_promotes_the_day_before(up):
+    up.call(
+        "from prefect.client.schemas.schedules import CronSchedule\n"
+        "found = client.read_deployment_by_name('retrain/daily')\n"
+        "client.create_deployment_schedules(found.id, [(CronSchedule(cron='* * * * *', timezone='UTC'), True)])\n"
+        "print(json.dumps(True))"
+    )
+    try:
+        name = f"retrain clicks {yesterday()}"
+        done = wait(
+            lambda: [run for run in up.runs("retrain") if run["name"] == name and run["state_type"] == "COMPLETED"],
+            seconds=240,
+        )
+    finally:
+        up.command("deployments.apply", "--config", str(CONFIG))  # takes the extra schedule away
+    assert done[0]["auto_scheduled"]
+    assert {"model:clicks", f"day:{yesterday()}"} <= set(done[0]["tags"])
+    assert [entry["logical_date"] for entry in up.log()] == [str(yesterday())]
+    kinds = {artifact["key"] for artifact in up.get("/artifacts/filter", {})}
+    assert "clicks-verdict" in kinds
+    assert up.runs("train")[0]["state_name"] == "Completed"
+
+
+def test_a_killed_flow_process_is_crashed_and_run_again_it_promotes_once(up):
+    date = yesterday() - DAY
+    before = len(up.log())
+    run = long_run(up, date, epochs=30)
+    kill(*flow_processes(up, run))
+    assert up.ended(run, seconds=30)["type"] == "CRASHED"
+    again = up.start("retrain/backfill-day", logical_date=date, promote=True)
+    assert up.ended(again, seconds=200)["type"] == "COMPLETED"
+    assert len(up.log()) == before  # an older date never replaces a newer champion
+
+
+def flow_processes(up: Up, run: str) -> list[int]:
+    """Processes that run a flow run, by the variable that Prefect gives them."""
+    found = []
+    for pid in up.processes():
+        variables = Path(f"/proc/{pid}/environ").read_bytes()
+        if run.encode() in variables and b"deepfm.delegation" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            found.append(pid)
+    assert found
+    return found
+
+
+def test_a_cancelled_run_leaves_no_process_and_promotes_nothing(up):
+    before = up.log()
+    run = long_run(up, yesterday() - 2 * DAY)
+    up.call(
+        "from prefect.states import Cancelling\nfrom uuid import UUID\n"
+        f"client.set_flow_run_state(UUID({run!r}), Cancelling(), force=True)\nprint(json.dumps(True))"
+    )
+    wait(lambda: not up.processes("deepfm.delegation"), seconds=45)
+    assert up.ended(run, seconds=45)["type"] == "CANCELLED"
+    wait(lambda: all(found["state_type"] == "CANCELLED" for found in up.runs("train")[:1]), seconds=45)
+    assert up.log() == before
+
+
+def test_a_training_that_fails_fails_its_run_with_the_reason(up):
+    run = up.start(
+        "retrain/backfill-day", logical_date=yesterday() - 2 * DAY, overrides=["training.learning_rate=1e30"]
+    )
+    state = up.ended(run)
+    assert state["type"] == "FAILED"
+    assert "diverged" in state["message"]
+
+
+def test_a_killed_worker_does_not_end_what_it_started(up):
+    run = long_run(up, yesterday() - 3 * DAY, epochs=30)
+    kill(up.pid("worker-cpu"))
+    try:
+        assert up.ended(run, seconds=200)["type"] == "COMPLETED"
+    finally:
+        up.again()
+    assert up.command("deepfm", "doctor", "--config", str(CONFIG), check=False).returncode == 0
+
+
+def test_a_gpu_worker_and_its_run_that_are_gone_are_noticed_and_the_training_goes_on(up):
+    run = long_run(up, yesterday() - 4 * DAY, epochs=30)
+    child = up.runs("train")[0]["id"]
+    kill(up.pid("worker-gpu"), *flow_processes(up, child))
+    wait(lambda: not up.processes("deepfm.delegation"), seconds=10)
+    up.again()
+    assert up.ended(child, seconds=180)["type"] == "CRASHED"
+    assert up.ended(run, seconds=200)["type"] == "COMPLETED"
+
+
+def test_a_killed_server_costs_a_run_nothing_that_is_stored(up):
+    date = yesterday() - 5 * DAY
+    run = long_run(up, date, epochs=30)
+    kill(*(pid for pid in up.processes("prefect") if pid == up.pid("server")))
+    up.again()
+    state = up.ended(run, seconds=250)
+    if state["type"] != "COMPLETED":
+        again = up.start("retrain/backfill-day", logical_date=date)
+        assert up.ended(again, seconds=200)["type"] == "COMPLETED"
+    versions = [entry["version"] for entry in up.log() if entry["operation"] == "promote"]
+    assert len(versions) == len(set(versions))
+
+
+def test_promote_and_rollback_are_flows(up):
+    first = up.log()[-1]["version"]
+    run = up.start("champion/promote", version=str(yesterday() - DAY), reason="by hand", force=True)
+    assert up.ended(run)["type"] == "COMPLETED"
+    second = up.log()[-1]
+    assert (second["operation"], second["reason"], second["version"][:10]) == (
+        "promote",
+        "by hand",
+        str(yesterday() - DAY),
+    )
+    run = up.start("champion/rollback", reason="it was not better")
+    assert up.ended(run)["type"] == "COMPLETED"
+    assert up.log()[-1]["version"] == first
