@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 TEST_SECONDS := 1800
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types arch test test-integration test-e2e check demo up down evidence-main evidence-clicks clean
+.PHONY: help setup fmt lint types arch test test-integration test-e2e check demo up down evidence-main evidence-clicks evidence-prefect clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,9 @@ evidence-main: setup ## Measure what the documents claim (REAL_CLICKS=DIR adds r
 
 evidence-clicks: setup ## Measure what is said of clicks of your own, and make 23,000 mistakes (REAL_CLICKS=DIR as above, MISTAKES=N of each kind)
 	$(PY) -m tests.evidence.clicks
+
+evidence-prefect: setup ## Measure what is said of schedules, pools and backfills, on a real server with real workers
+	$(PY) -m tests.evidence.prefect
 
 clean: ## Remove caches and build leftovers; .venv, stores and demos stay
 	rm -rf .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov

@@ -55,6 +55,21 @@ def press(tab: Tab, words: str) -> None:
     tab.evaluate(f"[...document.querySelectorAll('button')].find(b => b.innerText.trim() === '{words}').click()")
 
 
+def followed(up: Up, run: str) -> set[str]:
+    """What the calendar said was at work, until the run had completed."""
+    seen = set()
+
+    def over() -> bool:
+        found = [a for a in up.get("/artifacts/filter", {}) if a["key"] == "clicks-backfill"]
+        page = str(found[0]["data"]) if found else ""
+        seen.add(next((line for line in page.splitlines() if line.startswith("**")), ""))
+        return up.state(run)["type"] in {"COMPLETED", "FAILED", "CRASHED"}
+
+    wait(over, seconds=240)
+    assert up.state(run)["type"] == "COMPLETED", up.state(run)["message"]
+    return seen
+
+
 def keep(tab: Tab, name: str, *, height: int = 1400) -> None:
     if PICTURES:
         tab.call("Emulation.setDeviceMetricsOverride", width=1280, height=height, deviceScaleFactor=1, mobile=False)
@@ -85,18 +100,7 @@ def test_a_week_is_backfilled_from_the_form_and_followed_to_its_calendar(up, tab
     run = wait(lambda: [run for run in up.runs("backfill") if not run["auto_scheduled"]], seconds=30)[0]
     assert run["parameters"]["start"] == str(first)
     assert run["parameters"]["promote"] == "if newer than the champion"
-    seen = set()
-
-    def page() -> str:
-        found = [a for a in up.get("/artifacts/filter", {}) if a["key"] == "clicks-backfill"]
-        return str(found[0]["data"]) if found else ""
-
-    def over() -> bool:
-        seen.add(next((line for line in page().splitlines() if line.startswith("**")), ""))
-        return up.state(run["id"])["type"] in {"COMPLETED", "FAILED", "CRASHED"}
-
-    wait(over, seconds=240)
-    assert up.state(run["id"])["type"] == "COMPLETED", up.state(run["id"])["message"]
+    seen = followed(up, run["id"])
     assert any(line.startswith(("**Judging", "**Preparing")) for line in seen), seen
     assert any(line.startswith("**Trained") for line in seen), seen
     artifact = next(a["id"] for a in up.get("/artifacts/filter", {}) if a["key"] == "clicks-backfill")

@@ -269,3 +269,29 @@ def test_the_form_of_the_flow_is_pinned():
         GOLDEN.write_text(schema)
     assert GOLDEN.read_text() == schema
     assert '"format": "date"' in schema  # a calendar in the form
+
+
+@pytest.mark.parametrize(("hours", "name"), [(25, "Skipped"), (23, "Completed")])
+def test_a_scheduled_run_that_is_a_day_late_leaves_its_day_to_the_catch_up(arguments, monkeypatch, hours, name):
+    from flows import retrain as module
+
+    due = dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours)
+    real = module._tagged
+
+    def as_scheduled(*given: Any) -> Any:
+        return real(*given).model_copy(update={"auto_scheduled": True, "expected_start_time": due})
+
+    monkeypatch.setattr(module, "_tagged", as_scheduled)
+    state = module.retrain(**arguments, skip_late=True, return_state=True)
+    assert (state.name, state.is_completed()) == (name, True)
+    assert module.retrain(**arguments, return_state=True).name == "Completed"
+
+
+def test_a_challenger_that_lost_is_a_green_run_in_a_state_that_says_so(arguments):
+    from flows.retrain import retrain
+
+    assert retrain(**{**arguments, "logical_date": HOLDOUT}, return_state=True).name == "Completed"
+    lost = retrain(**arguments, overrides=["training.epochs=1", "gate.min_auc=0.99"], return_state=True)
+    assert lost.is_completed()
+    assert lost.name in {"Rejected by the gate", "Inconclusive"}
+    assert lost.message == lost.result().reasons[0]
