@@ -147,6 +147,12 @@ def test_a_leap_day_and_one_day_are_ranges(asked):
     assert run(**(asked | whole)).is_completed()
 
 
+def test_a_schedule_asks_for_the_last_days_up_to_the_one_that_is_due(asked):
+    due = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    run(**(asked | {"start": dt.date(2000, 1, 1), "end": dt.date(2000, 1, 1)}), last_days=7, dry_run=True)
+    assert f"Backfill of tiny, {due - dt.timedelta(days=6)} to {due}" in page()
+
+
 def test_the_form_of_the_flow_is_pinned():
     from flows.backfill import backfill
 
