@@ -16,7 +16,7 @@ LARGE_DAYS = 31
 """Ranges longer than this have to be meant."""
 
 Which = Literal["missing", "missing and failed", "all"]
-"""Dates without a version; also those that were refused, are undecided or stale; every date with data."""
+"""Dates that no run has brought to an end; also those that were refused or are stale; every date with data."""
 _WORDS = {"promote": "cleared", "reject": "rejected", "inconclusive": "inconclusive"}
 Order = Literal["oldest first", "newest first"]
 
@@ -95,7 +95,7 @@ def check_range(start: dt.date, end: dt.date, *, today: dt.date, large: bool = F
         )
 
 
-def plan_of(workspace: Workspace, start: dt.date, end: dt.date, which: Which) -> Plan:
+def plan_of(workspace: Workspace, start: dt.date, end: dt.date, which: Which, *, promoting: bool = False) -> Plan:
     """What a backfill of a range would do; nothing is written.
 
     Args:
@@ -103,25 +103,27 @@ def plan_of(workspace: Workspace, start: dt.date, end: dt.date, which: Which) ->
         start: First logical date.
         end: Last one.
         which: Which dates to retrain.
+        promoting: Whether what the gate clears is to be promoted: then a date that was only cleared is not at its end.
 
     Raises:
         StoreUnavailableError: transient.
         IntegrityError: terminal; a stored document is damaged.
     """
     calendar = calendar_of(workspace, start=start, end=end)
-    days = tuple(PlannedDay(row, _chosen(row, which)) for row in calendar.days)
+    days = tuple(PlannedDay(row, _chosen(row, which, promoting=promoting)) for row in calendar.days)
     return Plan(days, calendar.source_problem)
 
 
-def _chosen(row: CalendarDay, which: Which) -> bool:
+def _chosen(row: CalendarDay, which: Which, *, promoting: bool) -> bool:
     if row.delivered is False:
         return False
-    missing = not row.trained and row.trainable
+    # A run that was cut off before its verdict, or between a verdict to promote and the promotion, goes on.
+    cut_off = row.trained and not row.standing and (row.verdict is None or (promoting and row.verdict == "promote"))
+    missing = (not row.trained and row.trainable) or cut_off
     if which == "missing":
         return missing
     if which == "missing and failed":
-        undecided = row.trained and row.verdict is None and not row.standing
-        return missing or bool(row.stale) or undecided or row.valid is False
+        return missing or bool(row.stale) or row.valid is False
     return row.trained or row.trainable or row.valid is False
 
 

@@ -11,14 +11,15 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ActionTypes, ChangeFlowRunState, DoNothing, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from flows.events import PROMOTED, resource_of
+from flows.events import PROMOTED, STATE_NAMES, resource_of
 
 NO_PROMOTION_DAYS = 3
 """How long nothing may be promoted before somebody is told."""
 DEAD_AFTER_SECONDS = 90
 """Three missed heartbeats."""
 _BLOCK = "deepfm-notify"
-_ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+_ENDS = ("Completed", "Failed", "Cancelled", "Crashed", *STATE_NAMES)
+"""Events are named after the name of a state."""
 
 
 def apply_automations(client: SyncPrefectClient, model: str, *, notify: str | None, days: int) -> Iterator[str]:
@@ -27,10 +28,10 @@ def apply_automations(client: SyncPrefectClient, model: str, *, notify: str | No
     Args:
         client: Of the server.
         model: The model.
-        notify: An Apprise address to tell, or None to leave the actions to whoever edits them.
+        notify: An Apprise address to tell, or None for the one that was given before.
         days: How long nothing may be promoted.
     """
-    block = _block(notify) if notify else None
+    block = _block(notify) if notify else _known_block(client)
     for automation in wanted(model, block=block, days=days):
         _replace(client, automation)
         yield automation.name + ("" if block or "dead" in automation.name else " (tells nobody yet: give --notify)")
@@ -114,6 +115,13 @@ def _action(block: UUID | None, *, subject: str, body: str) -> ActionTypes:
     if block is None:
         return DoNothing()
     return SendNotification(block_document_id=block, subject=subject, body=body)
+
+
+def _known_block(client: SyncPrefectClient) -> UUID | None:
+    """The address that an earlier call was given."""
+    found = client.request("POST", "/block_documents/filter", json={"block_documents": {"name": {"any_": [_BLOCK]}}})
+    found.raise_for_status()
+    return next((UUID(block["id"]) for block in found.json()), None)
 
 
 def _block(address: str) -> UUID:

@@ -8,6 +8,7 @@ import datetime as dt
 import json
 import os
 import secrets
+import shlex
 import signal
 import socket
 import sys
@@ -33,7 +34,7 @@ _DAYS = 14
 _ROWS_PER_DAY = 20_000
 _START_SECONDS = 120.0
 _FILE_PORTS = "ports.json"
-_OTHERS = ("PREFECT_", "AWS_", "DEEPFM_")
+_OTHERS = ("PREFECT_", "AWS_", "DEEPFM_", "UP_")
 """Variables of whoever calls that would point our processes elsewhere."""
 console = Console(highlight=False, soft_wrap=True)
 
@@ -70,7 +71,7 @@ def main() -> None:
 def environment_of(ports: Ports) -> dict[str, str]:
     """What the server, the workers and a person's shell need."""
     local = f"http://{HOST}:{ports.prefect}"
-    environment = {
+    return {
         "PREFECT_API_URL": f"{local}/api",
         "PREFECT_HOME": str(FOLDER / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -84,9 +85,12 @@ def environment_of(ports: Ports) -> dict[str, str]:
         "DEEPFM_CACHE": str(FOLDER / "cache"),
         **seaweed.environment(f"http://{HOST}:{ports.s3}", _secret()),
     }
-    if database := os.environ.get("UP_DATABASE"):
-        environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
-    return environment
+
+
+def _of_server() -> dict[str, str]:
+    """What the server alone needs: where its records are, which may hold a password."""
+    database = os.environ.get("UP_DATABASE")
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
 
 
 def inherited() -> dict[str, str]:
@@ -146,7 +150,7 @@ def _start(processes: Processes, name: str, command: list[str], ready: Callable[
         ConfigError: terminal; it ended at once.
         StoreUnavailableError: transient; it does not answer.
     """
-    began = processes.start(name, command, inherited())
+    began = processes.start(name, command, inherited() | (_of_server() if name == "server" else {}))
     deadline = time.monotonic() + _START_SECONDS
     while not ready():
         if not processes.running(name):
@@ -200,7 +204,8 @@ def _secret() -> str:
 def _write_environment(environment: Mapping[str, str]) -> None:
     path = FOLDER / "env"
     path.touch(mode=0o600)
-    path.write_text("".join(f"export {name}='{value}'\n" for name, value in environment.items()), encoding="utf-8")
+    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def _say_what_to_do(ports: Ports) -> None:

@@ -29,12 +29,14 @@ from flows.calendar import BackfillPage
 from flows.history import estimate
 from flows.logical_date import resolve_logical_date
 from flows.logs import let_library_speak
-from flows.retrain import SHARED_RUNNER, retrain
+from flows.retrain import NEXT_RUN_AFTER, SHARED_RUNNER, lateness, retrain
 from flows.tasks import StageTasks, training_task
 
 MOST_PARALLEL = 8
 Promote = Literal["never", "if newer than the champion"]
 _REFRESH_SECONDS = 3.0
+_VERSIONS_OF_A_RUN = 8
+"""Trainings of one run on the other pool: its start costs little for each, and an urgent one gets its turn between."""
 
 
 class _Range(NamedTuple):
@@ -83,7 +85,7 @@ def backfill(  # noqa: PLR0913 - one argument per field of the form
     Args:
         start: First logical date.
         end: Last logical date, itself included.
-        which: Dates without a version; also those that failed, were refused, are undecided or stale; or all with data.
+        which: Dates that no run has brought to an end; also those that were refused or are stale; or all with data.
         promote: Whether a date may become champion. An older one than the champion never does.
         order: In which order the dates are gated. Oldest first, each meets the champion of its time.
         max_parallel: Days prepared, and training runs at work, at a time.
@@ -98,10 +100,12 @@ def backfill(  # noqa: PLR0913 - one argument per field of the form
     """
     let_library_speak()
     settings = load_config(Path(config), overrides=overrides or ())
+    if last_days and (late := lateness()) >= NEXT_RUN_AFTER:
+        return Completed(name="Skipped", message=f"{late.total_seconds() / 3600:.0f} h late: a newer one looks further")
     first, last = _range(settings, start, end, last_days)
     check_range(first, last, today=dt.datetime.now(ZoneInfo(settings.time_zone)).date(), large=large)
     workspace = open_workspace(settings, store_url=store)
-    plan = plan_of(workspace, first, last, which)
+    plan = plan_of(workspace, first, last, which, promoting=promote != "never")
     dates = plan.chosen if order == "oldest first" else tuple(reversed(plan.chosen))
     asked = f"{which}, promote {promote}, {order}, {max_parallel} at a time"
     page = BackfillPage(
@@ -112,13 +116,14 @@ def backfill(  # noqa: PLR0913 - one argument per field of the form
     )
     if dry_run or not dates:
         return Completed(name="Planned" if dates else "Nothing to do", message=f"{len(dates)} dates would be retrained")
-    runner = Remembering(StageTasks(train_on=train_on, width=max_parallel))
-    _prepare(workspace, dates, runner, page)
-    if train_on:
-        _train(workspace, dates, runner, page, train_on=train_on, groups=max_parallel)
-    given = {"config": config, "store": store, "overrides": overrides, "train_on": train_on}
-    outcomes = _gate(settings, dates, runner, page, given | {"promote": promote != "never"})
-    return _end(outcomes, page)
+    with page.until_the_end():
+        runner = Remembering(StageTasks(train_on=train_on, width=max_parallel))
+        _prepare(workspace, dates, runner, page)
+        if train_on:
+            _train(workspace, dates, runner, page, train_on=train_on, groups=max_parallel)
+        given = {"config": config, "store": store, "overrides": overrides, "train_on": train_on}
+        outcomes = _gate(settings, dates, runner, page, given | {"promote": promote != "never"})
+        return _end(outcomes, page)
 
 
 def _range(settings: RetrainConfig, start: dt.date, end: dt.date, last_days: int) -> _Range:
@@ -164,13 +169,14 @@ def _train(
         except (DataRejectedError, DataNotReadyError) as refusal:
             get_run_logger().info("%s has no window: %s", date, refusal)
     left = [version for version in versions if not is_trained(workspace, version)]
-    parts = [left[n::groups] for n in range(groups) if left[n::groups]]
-    futures = [training_task().submit(workspace, part, train_on) for part in parts]
-    while not all(future.state.is_final() for future in futures):
-        done = sum(is_trained(workspace, version) for version in left)
-        page.show(f"Trained {done} of {len(left)} versions on {train_on} ...")
-        time.sleep(_REFRESH_SECONDS)
-    _log_failures(futures)
+    parts = [left[n : n + _VERSIONS_OF_A_RUN] for n in range(0, len(left), _VERSIONS_OF_A_RUN)]
+    for wave in (parts[n : n + groups] for n in range(0, len(parts), groups)):
+        futures = [training_task().submit(workspace, part, train_on) for part in wave]
+        while not all(future.state.is_final() for future in futures):
+            done = sum(is_trained(workspace, version) for version in left)
+            page.show(f"Trained {done} of {len(left)} versions on {train_on} ...")
+            time.sleep(_REFRESH_SECONDS)
+        _log_failures(futures)
 
 
 def _log_failures(futures: Sequence[PrefectFuture[None]]) -> None:

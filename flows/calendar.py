@@ -2,7 +2,8 @@
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
@@ -14,6 +15,7 @@ from prefect.runtime import flow_run
 from deepfm.planning import Plan
 from deepfm.retraining import RunOutcome
 from flows.artifacts import escaped, key_of
+from flows.logs import shown_if_possible
 
 _MARKS = {
     "to be retrained": "○",
@@ -58,8 +60,19 @@ class BackfillPage:
         """The page says what is at work now, and what has come of the dates so far."""
         self._outcomes |= outcomes or {}
         if self._id is not None:
-            with get_client(sync_client=True) as client:
+            with shown_if_possible(), get_client(sync_client=True) as client:
                 client.update_artifact(self._id, ArtifactUpdate(data=self._markdown(now)))
+
+    @contextmanager
+    def until_the_end(self) -> Iterator[None]:
+        """Within it, the work; where that ends before it is done, by an error or a cancellation, the page says so."""
+        done = False
+        try:
+            yield
+            done = True
+        finally:
+            if not done:
+                self.show("Ended before it was done: the run's state says why. The same request goes on from here.")
 
     def _created(self) -> UUID | None:
         wanted = ArtifactFilter(

@@ -13,6 +13,8 @@ from deepfm.config_file import load_config
 from deepfm.promotion import Change, Operator, find_version
 from deepfm.workspace import Workspace, open_workspace
 from flows.artifacts import escaped, key_of
+from flows.events import tell_promotion
+from flows.logs import shown_if_possible
 
 _TAIL = 10
 """Log entries that the artifact shows."""
@@ -75,9 +77,12 @@ def _done(workspace: Workspace, change: Change) -> State[Any]:
         for entry in workspace.registry.entries()[-_TAIL:]
     ]
     table = ["| | when (UTC) | what | version | who | why |", "|---|---|---|---|---|---|", *rows]
-    create_markdown_artifact(
-        "\n".join([f"## {escaped(line)}", "", *table]) + "\n",
-        key=key_of(workspace.model, "champion"),
-        description=f"Champion of {workspace.model}",
-    )
+    with shown_if_possible():
+        create_markdown_artifact(
+            "\n".join([f"## {escaped(line)}", "", *table]) + "\n",
+            key=key_of(workspace.model, "champion"),
+            description=f"Champion of {workspace.model}",
+        )
+    if change.changed and change.operation == "promote":
+        tell_promotion(workspace.model, change.entry.version)
     return Completed(message=line, data=change)

@@ -16,6 +16,7 @@ from prefect.states import Cancelling
 
 from deepfm import errors
 from deepfm.errors import ConfigError, DeepFMError, TrainingError, TrainingLostError
+from flows.logs import shown_if_possible
 
 POLL_SECONDS = 1.0
 _WAITING = {StateType.SCHEDULED, StateType.PENDING}
@@ -26,9 +27,9 @@ class Patience(NamedTuple):
     """How long to wait for a training on another pool, in seconds."""
 
     pickup_seconds: float = 3600.0
-    """Until a worker has started it; it may have to wait for the device."""
+    """Without a worker of its pool; while one is online it may wait for the device."""
     run_seconds: float = 6 * 3600.0
-    """From its start to its end."""
+    """From its start to its end, for each version."""
 
 
 PATIENCE = Patience()
@@ -81,7 +82,7 @@ def train_on(
             f"there is no deployment {deployment}", next_step="Apply it: python -m deployments.apply --config M.toml"
         ) from cause
     with get_client(sync_client=True) as client:
-        _judge(_ended(client, run, deployment, patience))
+        _judge(_ended(client, run, deployment, patience, count=len(versions)))
 
 
 def name_of_training(model: str, versions: Sequence[str]) -> str:
@@ -90,7 +91,7 @@ def name_of_training(model: str, versions: Sequence[str]) -> str:
     return f"train {model} {versions[0][:10]}{more}" if versions else f"train {model}"
 
 
-def _ended(client: SyncPrefectClient, run: FlowRun, deployment: str, patience: Patience) -> FlowRun:
+def _ended(client: SyncPrefectClient, run: FlowRun, deployment: str, patience: Patience, *, count: int) -> FlowRun:
     """The run in its final state; one that takes too long is cancelled first."""
     since, waiting = time.monotonic(), True
     while True:
@@ -101,10 +102,26 @@ def _ended(client: SyncPrefectClient, run: FlowRun, deployment: str, patience: P
         if waiting and state is not None and state.type not in _WAITING:
             since, waiting = time.monotonic(), False
         limit = patience.pickup_seconds if waiting else patience.run_seconds
-        if time.monotonic() - since > limit:
-            client.set_flow_run_state(run.id, Cancelling(message=f"nobody waits longer than {limit:.0f} s"), force=True)
+        if time.monotonic() - since > limit * (1 if waiting else count):
+            if waiting and _somebody_is_there(client, current):
+                since = time.monotonic()  # it waits for the device, not for a worker
+                continue
+            with shown_if_possible():
+                told = f"nobody waits longer than {limit:.0f} s"
+                client.set_flow_run_state(run.id, Cancelling(message=told), force=True)
             raise _late(current.name, deployment, limit, waiting=waiting)
         time.sleep(POLL_SECONDS)
+
+
+def _somebody_is_there(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Whether a worker of the run's pool is online."""
+    if run.work_pool_name is None:
+        return False
+    try:
+        workers = client.read_workers_for_work_pool(run.work_pool_name)
+    except httpx.HTTPError:
+        return False
+    return any(str(worker.status).endswith("ONLINE") for worker in workers)
 
 
 def _late(name: str, deployment: str, limit: float, *, waiting: bool) -> DeepFMError:

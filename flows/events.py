@@ -2,8 +2,8 @@
 
 from prefect.events import emit_event
 
-from deepfm.retraining import RunOutcome
-
+STATE_NAMES = ("Rejected by the gate", "Inconclusive", "Not promoted", "Skipped", "Planned", "Nothing to do")
+"""What completed runs are called that did not promote."""
 PROMOTED = "deepfm.champion.promoted"
 """A version has become champion."""
 
@@ -13,10 +13,10 @@ def resource_of(model: str) -> str:
     return f"deepfm.model.{model}"
 
 
-def tell_promotion(model: str, outcome: RunOutcome) -> None:
+def tell_promotion(model: str, version: str) -> None:
     """The server has heard of a promotion."""
     emit_event(
         PROMOTED,
         resource={"prefect.resource.id": resource_of(model), "prefect.resource.name": model},
-        payload=outcome.model_dump(mode="json", include={"date", "version", "challenger_auc", "champion_auc"}),
+        payload={"version": version},
     )

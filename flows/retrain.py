@@ -21,7 +21,7 @@ from deepfm.workspace import open_workspace
 from flows.artifacts import publish_outcome
 from flows.events import tell_promotion
 from flows.logical_date import resolve_logical_date
-from flows.logs import let_library_speak
+from flows.logs import let_library_speak, shown_if_possible
 from flows.tasks import StageTasks
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 side_by_side = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=2))
 SHARED_RUNNER: ContextVar[Runner | None] = ContextVar("SHARED_RUNNER", default=None)
 """What runs the stages of a flow that a backfill calls in its own process: it knows what was asked about a day."""
-_NEXT_RUN_AFTER = dt.timedelta(days=1)
+NEXT_RUN_AFTER = dt.timedelta(days=1)
 """From then on a run that a schedule has created stands in the way of newer ones."""
 _STATE_NAMES = {"reject": "Rejected by the gate", "inconclusive": "Inconclusive", "promote": "Not promoted"}
 """What a completed run without a promotion is called, by the gate's verdict; the last where a person withheld it."""
@@ -81,23 +81,31 @@ def retrain(  # noqa: PLR0913, PLR0917 - one argument per field of the form
     settings = load_config(Path(config), overrides=overrides or ())
     date = resolve_logical_date(logical_date, settings)
     run = _tagged(settings, date)
-    if skip_late and run.auto_scheduled and (late := _lateness(run)) >= _NEXT_RUN_AFTER:
+    if skip_late and (late := lateness()) >= NEXT_RUN_AFTER:
         hours = late.total_seconds() / 3600
-        told = f"{hours:.0f} h late: the daily search for missing days will run it"
+        told = f"{hours:.0f} h late: the daily search for missing days runs it if it is one of the last week"
         return _handed(Completed(name="Skipped", message=told))
     workspace = open_workspace(settings, store_url=store)
     queue = "urgent" if run.auto_scheduled else "default"
     runner = SHARED_RUNNER.get() or StageTasks(train_on=train_on, queue=queue)
+    before = workspace.registry.head()
     outcome = run_stages(workspace, date, runner=runner, promoting=promote)
-    publish_outcome(workspace, outcome)
+    with shown_if_possible():
+        publish_outcome(workspace, outcome)
     if outcome.status == "data_rejected":
         raise DataRejectedError(
             f"clicks of {date} were refused",
             observed="; ".join(outcome.reasons),
             next_step="Deliver the day again; the champion stays.",
         )
-    if outcome.status == "promoted":
-        tell_promotion(settings.model, outcome)
+    head = workspace.registry.head()
+    if (
+        outcome.version
+        and head
+        and head.version == outcome.version
+        and (before is None or before.version != head.version)
+    ):
+        tell_promotion(settings.model, head.version)
     get_run_logger().info("%s %s: %s", outcome.version, outcome.status, "; ".join(outcome.reasons))
     return _handed(_completed(outcome))
 
@@ -123,7 +131,9 @@ def _tagged(settings: RetrainConfig, date: dt.date) -> FlowRun:
     return run
 
 
-def _lateness(run: FlowRun) -> dt.timedelta:
-    """How long after its time a run started."""
+def lateness() -> dt.timedelta:
+    """How long after its time this run, if a schedule has created it, has started; nothing for other runs."""
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(flow_run.id)
     due = run.expected_start_time
-    return dt.datetime.now(dt.UTC) - due if due else dt.timedelta()
+    return dt.datetime.now(dt.UTC) - due if run.auto_scheduled and due else dt.timedelta()

@@ -16,8 +16,8 @@ from flows.delegated import train_on
 if TYPE_CHECKING:
     from deepfm.manifests import Window
 
-RETRY_DELAYS_SECONDS = [5.0, 20.0, 80.0]
-"""Waits before another try, for errors that trying again can help."""
+RETRY_DELAYS_SECONDS = [5.0, 30.0]
+"""Waits before another try, for errors that trying again can help: three tries in all."""
 
 P = ParamSpec("P")
 R = TypeVar("R")

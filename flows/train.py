@@ -11,7 +11,7 @@ from prefect.states import Completed, Failed
 from deepfm.delegation import STALL_SECONDS, train_watched
 from deepfm.errors import DeepFMError, TrainingLostError
 from flows.delegated import name_of_training
-from flows.logs import let_library_speak
+from flows.logs import let_library_speak, shown_if_possible
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -79,4 +79,5 @@ class _Shown:
         percent = 100.0 * (len(self._begun) - 1 + done / max(planned, 1)) / self._count
         if percent - self._percent >= _SHOWN_EVERY_PERCENT:
             self._percent = percent
-            update_progress_artifact(self._artifact, min(percent, 100.0))
+            with shown_if_possible():
+                update_progress_artifact(self._artifact, min(percent, 100.0))

@@ -105,6 +105,12 @@ class Up(NamedTuple):
         found: list[dict[str, Any]] = self.get("/flow_runs/filter", body)
         return found
 
+    @property
+    def last(self) -> dt.date:
+        """The last day that was delivered, also where midnight has passed since."""
+        days = [path.name.removeprefix("dt=") for path in (self.folder / "world" / "clicks").iterdir()]
+        return dt.date.fromisoformat(max(days))
+
     def pid(self, name: str) -> int:
         """The process of a name."""
         return int(json.loads((self.folder / "processes.json").read_text())[name][0])
@@ -151,10 +157,6 @@ def wait(question: Callable[[], Any], *, seconds: float) -> Any:
 def kill(*pids: int) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-
-
-def yesterday() -> dt.date:
-    return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 
 
 @contextmanager

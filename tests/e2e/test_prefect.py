@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server import CONFIG, LONG, Up, everything_up, kill, wait, yesterday
+from tests.e2e.server import CONFIG, LONG, Up, everything_up, kill, wait
 
 DAY = dt.timedelta(days=1)
 DEPLOYMENTS = {
@@ -78,7 +78,7 @@ def test_a_scheduled_retrain_promotes_the_day_before(up):
         "print(json.dumps(True))"
     )
     try:
-        name = f"retrain clicks {yesterday()}"
+        name = f"retrain clicks {up.last}"
         done = wait(
             lambda: [run for run in up.runs("retrain") if run["name"] == name and run["state_type"] == "COMPLETED"],
             seconds=240,
@@ -86,17 +86,17 @@ def test_a_scheduled_retrain_promotes_the_day_before(up):
     finally:
         up.command("deployments.apply", "--config", str(CONFIG))  # takes the extra schedule away
     assert done[0]["auto_scheduled"]
-    assert {"model:clicks", f"day:{yesterday()}"} <= set(done[0]["tags"])
-    assert [entry["logical_date"] for entry in up.log()] == [str(yesterday())]
+    assert {"model:clicks", f"day:{up.last}"} <= set(done[0]["tags"])
+    assert [entry["logical_date"] for entry in up.log()] == [str(up.last)]
     kinds = {artifact["key"] for artifact in up.get("/artifacts/filter", {})}
     assert "clicks-verdict" in kinds
     assert up.runs("train")[0]["state_name"] == "Completed"
 
 
 def test_a_killed_flow_process_is_crashed_and_run_again_it_promotes_once(up):
-    date = yesterday() - DAY
+    date = up.last - DAY
     before = len(up.log())
-    run = long_run(up, date, epochs=30)
+    run = long_run(up, date, epochs=20)
     kill(*flow_processes(up, run))
     assert up.ended(run, seconds=30)["type"] == "CRASHED"
     again = up.start("retrain/backfill-day", logical_date=date, promote=True)
@@ -117,7 +117,7 @@ def flow_processes(up: Up, run: str) -> list[int]:
 
 def test_a_cancelled_run_leaves_no_process_and_promotes_nothing(up):
     before = up.log()
-    run = long_run(up, yesterday() - 2 * DAY)
+    run = long_run(up, up.last - 2 * DAY)
     up.call(
         "from prefect.states import Cancelling\nfrom uuid import UUID\n"
         f"client.set_flow_run_state(UUID({run!r}), Cancelling(), force=True)\nprint(json.dumps(True))"
@@ -129,16 +129,14 @@ def test_a_cancelled_run_leaves_no_process_and_promotes_nothing(up):
 
 
 def test_a_training_that_fails_fails_its_run_with_the_reason(up):
-    run = up.start(
-        "retrain/backfill-day", logical_date=yesterday() - 2 * DAY, overrides=["training.learning_rate=1e30"]
-    )
+    run = up.start("retrain/backfill-day", logical_date=up.last - 2 * DAY, overrides=["training.learning_rate=1e30"])
     state = up.ended(run)
     assert state["type"] == "FAILED"
     assert "diverged" in state["message"]
 
 
 def test_a_killed_worker_does_not_end_what_it_started(up):
-    run = long_run(up, yesterday() - 3 * DAY, epochs=30)
+    run = long_run(up, up.last - 3 * DAY, epochs=20)
     kill(up.pid("worker-cpu"))
     try:
         assert up.ended(run, seconds=200)["type"] == "COMPLETED"
@@ -148,7 +146,7 @@ def test_a_killed_worker_does_not_end_what_it_started(up):
 
 
 def test_a_gpu_worker_and_its_run_that_are_gone_are_noticed_and_the_training_goes_on(up):
-    run = long_run(up, yesterday() - 4 * DAY, epochs=30)
+    run = long_run(up, up.last - 4 * DAY, epochs=20)
     child = up.runs("train")[0]["id"]
     kill(up.pid("worker-gpu"), *flow_processes(up, child))
     wait(lambda: not up.processes("deepfm.delegation"), seconds=10)
@@ -158,8 +156,8 @@ def test_a_gpu_worker_and_its_run_that_are_gone_are_noticed_and_the_training_goe
 
 
 def test_a_killed_server_costs_a_run_nothing_that_is_stored(up):
-    date = yesterday() - 5 * DAY
-    run = long_run(up, date, epochs=30)
+    date = up.last - 5 * DAY
+    run = long_run(up, date, epochs=20)
     kill(*(pid for pid in up.processes("prefect") if pid == up.pid("server")))
     up.again()
     state = up.ended(run, seconds=250)
@@ -172,13 +170,13 @@ def test_a_killed_server_costs_a_run_nothing_that_is_stored(up):
 
 def test_promote_and_rollback_are_flows(up):
     first = up.log()[-1]["version"]
-    run = up.start("champion/promote", version=str(yesterday() - DAY), reason="by hand", force=True)
+    run = up.start("champion/promote", version=str(up.last - DAY), reason="by hand", force=True)
     assert up.ended(run)["type"] == "COMPLETED"
     second = up.log()[-1]
     assert (second["operation"], second["reason"], second["version"][:10]) == (
         "promote",
         "by hand",
-        str(yesterday() - DAY),
+        str(up.last - DAY),
     )
     run = up.start("champion/rollback", reason="it was not better")
     assert up.ended(run)["type"] == "COMPLETED"

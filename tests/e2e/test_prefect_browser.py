@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Tab, find_browser, running_browser
-from tests.e2e.server import Up, everything_up, wait, yesterday
+from tests.e2e.server import Up, everything_up, wait
 
 PICTURES = os.environ.get("UPDATE_PICTURES")
 """A folder to put pictures for the documents into."""
@@ -87,7 +87,7 @@ def test_a_week_is_backfilled_from_the_form_and_followed_to_its_calendar(up, tab
     refusal = "document.body.innerText.includes('is a required property')"
     tab.wait_for(refusal)
     assert not [run for run in up.runs("backfill") if not run["auto_scheduled"]]
-    first, last = yesterday() - dt.timedelta(days=6), yesterday()
+    first, last = up.last - dt.timedelta(days=6), up.last
     type_date(tab, 0, first)
     type_date(tab, 1, last)
     choose(tab, "if newer than the champion")

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pytest
@@ -163,3 +163,54 @@ def test_the_form_of_the_flow_is_pinned():
     fields = backfill.parameters.model_dump()["properties"]
     assert all(field["description"] for field in fields.values())
     assert fields["start"]["format"] == "date"
+
+
+def test_a_scheduled_search_that_is_a_day_late_leaves_it_to_a_newer_one(asked, monkeypatch):
+    from flows import backfill as module
+
+    monkeypatch.setattr(module, "lateness", lambda: dt.timedelta(hours=25))
+    assert run(**asked, last_days=7).name == "Skipped"
+    assert run(**asked, dry_run=True).name == "Planned"
+
+
+def test_a_page_that_cannot_be_written_costs_no_work(asked, monkeypatch):
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    from flows import artifacts, calendar
+
+    def away(*_: Any, **__: Any) -> None:
+        raise httpx.ConnectError("gone")
+
+    monkeypatch.setattr(artifacts, "create_markdown_artifact", away)
+
+    class Away:
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+        def read_artifacts(self, **given: Any) -> Any:
+            with get_client(sync_client=True) as client:
+                return client.read_artifacts(**given)
+
+        def update_artifact(self, *_: object) -> None:
+            away()
+
+    monkeypatch.setattr(calendar, "get_client", lambda **_: Away())
+    state = run(**asked)
+    assert state.is_completed(), state.message
+    assert len(state.result()) == 3
+
+
+def test_a_backfill_that_breaks_says_so_on_its_page(asked, monkeypatch):
+    from deepfm.errors import ConfigError
+    from flows import backfill as module
+
+    def breaks(*_: Any) -> None:
+        raise ConfigError("no such bucket")
+
+    monkeypatch.setattr(module, "_prepare", breaks)
+    assert run(**asked).is_failed()
+    assert "Ended before it was done" in page()

@@ -275,13 +275,7 @@ def test_the_form_of_the_flow_is_pinned():
 def test_a_scheduled_run_that_is_a_day_late_leaves_its_day_to_the_catch_up(arguments, monkeypatch, hours, name):
     from flows import retrain as module
 
-    due = dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours)
-    real = module._tagged
-
-    def as_scheduled(*given: Any) -> Any:
-        return real(*given).model_copy(update={"auto_scheduled": True, "expected_start_time": due})
-
-    monkeypatch.setattr(module, "_tagged", as_scheduled)
+    monkeypatch.setattr(module, "lateness", lambda: dt.timedelta(hours=hours))
     state = module.retrain(**arguments, skip_late=True, return_state=True)
     assert (state.name, state.is_completed()) == (name, True)
     assert module.retrain(**arguments, return_state=True).name == "Completed"
@@ -295,3 +289,15 @@ def test_a_challenger_that_lost_is_a_green_run_in_a_state_that_says_so(arguments
     assert lost.is_completed()
     assert lost.name in {"Rejected by the gate", "Inconclusive"}
     assert lost.message == lost.result().reasons[0]
+
+
+def test_a_run_that_nobody_scheduled_is_never_late(prefect_server):  # noqa: ARG001 - it has to run
+    from prefect import flow
+
+    from flows.retrain import lateness
+
+    @flow
+    def ask() -> float:
+        return lateness().total_seconds()
+
+    assert ask() == 0.0

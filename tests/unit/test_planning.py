@@ -7,7 +7,7 @@ import pytest
 
 from deepfm.calendar.rows import CalendarDay
 from deepfm.errors import UsageError
-from deepfm.planning import PlannedDay, _chosen, check_range, days_needed
+from deepfm.planning import PlannedDay, Which, _chosen, check_range, days_needed
 from tests.tiny_days import tiny_config
 
 DAY = dt.date(2026, 3, 4)
@@ -25,7 +25,7 @@ KINDS = {
     "not prepared yet": (row(prepared=False), "valid", (True, True, True)),
     "not delivered": (row(delivered=False, valid=None, trainable=False), "not delivered", (False, False, False)),
     "not delivered any more": (
-        row(delivered=False, trained=True, verdict="promote", trainable=False),
+        row(delivered=False, trained=True, verdict="promote", standing="was", trainable=False),
         "cleared",
         (False, False, False),
     ),
@@ -38,9 +38,10 @@ KINDS = {
     ),
     "rejected": (row(trained=True, verdict="reject"), "rejected", (False, False, True)),
     "inconclusive": (row(trained=True, verdict="inconclusive"), "inconclusive", (False, False, True)),
-    "undecided": (row(trained=True), "undecided", (False, True, True)),
+    "undecided": (row(trained=True), "undecided", (True, True, True)),
+    "cut off before its promotion": (row(trained=True, verdict="promote"), "cleared", (True, True, True)),
     "promoted by name": (row(trained=True, standing="was"), "undecided", (False, False, True)),
-    "stale": (row(trained=True, verdict="promote", stale=True), "stale", (False, True, True)),
+    "stale": (row(trained=True, verdict="promote", standing="was", stale=True), "stale", (False, True, True)),
     "unknown source": (row(delivered=None), "prepared", (True, True, True)),
 }
 
@@ -49,7 +50,14 @@ KINDS = {
 def test_each_kind_of_day_has_a_word_and_is_chosen_or_not(kind):
     day, word, chosen = KINDS[kind]
     assert PlannedDay(day, chosen=False).word == word
-    assert (_chosen(day, "missing"), _chosen(day, "missing and failed"), _chosen(day, "all")) == chosen
+    kinds: tuple[Which, ...] = ("missing", "missing and failed", "all")
+    assert tuple(_chosen(day, which, promoting=True) for which in kinds) == chosen
+
+
+def test_what_was_cleared_and_not_promoted_is_at_its_end_where_nothing_is_to_be_promoted():
+    cleared = row(trained=True, verdict="promote")
+    assert not _chosen(cleared, "missing", promoting=False)
+    assert _chosen(cleared, "missing", promoting=True)
 
 
 @pytest.mark.parametrize(
