@@ -108,7 +108,7 @@ class Up(NamedTuple):
     @property
     def last(self) -> dt.date:
         """The last day that was delivered, also where midnight has passed since."""
-        days = [path.name.removeprefix("dt=") for path in (self.folder / "world" / "clicks").iterdir()]
+        days = [path.name.removeprefix("dt=") for path in (self.folder / "world" / "clicks").glob("dt=*")]
         return dt.date.fromisoformat(max(days))
 
     def pid(self, name: str) -> int:
