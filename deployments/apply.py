@@ -35,6 +35,7 @@ POOLS = ("cpu", "gpu")
 _FIRST_HOUR = 4
 """Between midnight and four, clocks are changed: an hour may come twice or not at all."""
 _CATCH_UP_AFTER_HOURS = 2
+_LAST_HOUR = 23
 _AT = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
 
@@ -107,14 +108,16 @@ def render(settings: RetrainConfig, *, config: Path, store: str | None, at: str,
         directory=directory.absolute(),
         suffix=f"-{name}" if name else "",
         cron=f"{minute} {hour} * * *",
-        catch_up_cron=f"{minute} {_later(hour)} * * *",
+        catch_up_cron=_later(hour, minute),
         time_zone=settings.time_zone,
     )
 
 
-def _later(hour: int) -> int:
-    """The hour of the catch-up: some time after the daily run, and not where clocks are changed either."""
-    return (hour + _CATCH_UP_AFTER_HOURS - _FIRST_HOUR) % (24 - _FIRST_HOUR) + _FIRST_HOUR
+def _later(hour: int, minute: int) -> str:
+    """When to look for missing days: some time after the daily run, and on the same day."""
+    if hour + _CATCH_UP_AFTER_HOURS <= _LAST_HOUR:
+        return f"{minute} {hour + _CATCH_UP_AFTER_HOURS} * * *"
+    return f"59 {_LAST_HOUR} * * *"
 
 
 def _time(at: str) -> tuple[int, int]:
@@ -155,10 +158,11 @@ def apply_pool(client: SyncPrefectClient, name: str) -> str:
     try:
         client.create_work_pool(WorkPoolCreate(**template))
     except ObjectAlreadyExists:
-        update = {key: template[key] for key in ("description", "concurrency_limit", "base_job_template")}
+        # The limit is how many devices there are, which whoever runs the pool knows better by now.
+        update = {key: template[key] for key in ("description", "base_job_template")}
         client.update_work_pool(name, WorkPoolUpdate(**update))
     _apply_queues(client, name, queues)
-    limit = template["concurrency_limit"]
+    limit = client.read_work_pool(name).concurrency_limit
     return f"{name}: {'no limit' if limit is None else f'{limit} at a time'}"
 
 

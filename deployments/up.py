@@ -150,6 +150,12 @@ def _start(processes: Processes, name: str, command: list[str], ready: Callable[
         ConfigError: terminal; it ended at once.
         StoreUnavailableError: transient; it does not answer.
     """
+    if name == "server" and not processes.running(name) and ready():
+        raise ConfigError(
+            "another Prefect server answers at the port of this one",
+            observed=str(_ports().prefect),
+            next_step=f"End it, or choose another port: remove {FOLDER}/{_FILE_PORTS} and set UP_PORT.",
+        )
     began = processes.start(name, command, inherited() | (_of_server() if name == "server" else {}))
     deadline = time.monotonic() + _START_SECONDS
     while not ready():

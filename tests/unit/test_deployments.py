@@ -52,6 +52,15 @@ def test_no_schedule_lies_where_clocks_are_changed(at):
             assert 4 <= int(schedule["cron"].split()[1]) <= 23
 
 
+@pytest.mark.parametrize(
+    ("at", "later"), [("06:15", "15 8"), ("21:59", "59 23"), ("22:30", "59 23"), ("23:59", "59 23")]
+)
+def test_missing_days_are_looked_for_later_on_the_same_day(at, later):
+    from deployments.apply import wanted_of
+
+    assert wanted_of(rendered(at=at))["backfill/range"]["schedules"][0]["cron"] == f"{later} * * *"
+
+
 @pytest.mark.parametrize("at", ["00:00", "3:59", "24:00", "6", "six", "06:60", ""])
 def test_a_time_that_cannot_be_meant_is_refused(at):
     with pytest.raises(UsageError, match="--at"):
