@@ -4,7 +4,7 @@
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 TORCH_INDEX ?=
-TEST_SECONDS := 1800
+TEST_SECONDS := 3600
 
 .DEFAULT_GOAL := help
 .PHONY: help setup fmt lint types arch test test-integration test-e2e check demo up down evidence-main evidence-clicks evidence-prefect clean
