@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from deepfm.curves import Curves
+from deepfm.delegation import TrainingRequest
 from deepfm.documents import Document, Part, sha256_hex, stage_key
 from deepfm.errors import IntegrityError
 from deepfm.manifests import (
@@ -42,6 +43,7 @@ DOCUMENTS = [
     LogEntry,
     PreparedDay,
     ResumePointer,
+    TrainingRequest,
     TrainingResult,
     ValidationReport,
     VersionManifest,
