@@ -116,14 +116,22 @@ def backfill(  # noqa: PLR0913 - one argument per field of the form
     )
     if dry_run or not dates:
         return Completed(name="Planned" if dates else "Nothing to do", message=f"{len(dates)} dates would be retrained")
+    given: dict[str, Any] = {"config": config, "store": store, "overrides": overrides, "train_on": train_on}
+    given["promote"] = promote != "never"
+    return _carry_out(workspace, dates, page, given, width=max_parallel)
+
+
+def _carry_out(
+    workspace: Workspace, dates: Sequence[dt.date], page: BackfillPage, given: Mapping[str, Any], *, width: int
+) -> State[Any]:
+    """What a plan comes to; `given` is what the run of each date gets."""
+    train_on = str(given["train_on"])
     with page.until_the_end():
-        runner = Remembering(StageTasks(train_on=train_on, width=max_parallel))
+        runner = Remembering(StageTasks(train_on=train_on, width=width))
         _prepare(workspace, dates, runner, page)
         if train_on:
-            _train(workspace, dates, runner, page, train_on=train_on, groups=max_parallel)
-        given = {"config": config, "store": store, "overrides": overrides, "train_on": train_on}
-        outcomes = _gate(settings, dates, runner, page, given | {"promote": promote != "never"})
-        return _end(outcomes, page)
+            _train(workspace, dates, runner, page, train_on=train_on, groups=width)
+        return _end(_gate(workspace.config, dates, runner, page, given), page)
 
 
 def _range(settings: RetrainConfig, start: dt.date, end: dt.date, last_days: int) -> _Range:
