@@ -105,13 +105,29 @@ def open_workspace(config: RetrainConfig, *, store_url: str | None = None, cache
         store_url: Wins over `DEEPFM_STORE`, which wins over `store` in the configuration.
         cache: Folder of the local cache; unset, `DEEPFM_CACHE` or a folder in the user's temporary files.
     """
-    url = store_url or os.environ.get("DEEPFM_STORE") or config.store
+    url, _ = resolve_store(store_url, config)
     return Workspace(
         config,
         store=open_store(url),
         source=open_store(config.data.source),
         cache=LocalCache(cache or cache_folder(), CACHE_BYTES),
     )
+
+
+def resolve_store(given: str | None, config: RetrainConfig | None) -> tuple[str, str]:
+    """The store's URL, and the rule that it follows from.
+
+    Args:
+        given: By `--store`; wins over `DEEPFM_STORE`, which wins over `store` in the configuration.
+        config: The model's configuration, if there is one.
+    """
+    if given:
+        return given, "--store"
+    if from_environment := os.environ.get("DEEPFM_STORE"):
+        return from_environment, "DEEPFM_STORE"
+    if config is not None and "store" in config.model_fields_set:
+        return config.store, "store in the TOML"
+    return str(RetrainConfig.model_fields["store"].default), "the default"
 
 
 def cache_folder() -> Path:

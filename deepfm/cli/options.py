@@ -4,7 +4,6 @@ import calendar
 import datetime as dt
 import difflib
 import logging
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from deepfm.documents import Part
 from deepfm.errors import NotFoundError, UsageError
 from deepfm.registry import Registry
 from deepfm.storage import ObjectStore, absent_folder, open_store
+from deepfm.workspace import resolve_store
 
 
 def log_what_happens(verbose: bool) -> bool:  # noqa: FBT001 - typer's callback
@@ -55,7 +55,6 @@ VerboseOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, everything else on stderr.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept in the log.", metavar="TEXT")]
 
-DEFAULT_STORE = "file://./store"
 _DATE = re.compile(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})")
 _MONTHS = 12
 
@@ -86,7 +85,7 @@ def place_of(config: Path | None, *, store: str | None, model: str | None) -> Pl
     name = model or (settings.model if settings is not None else None)
     if name is None:
         raise UsageError("no model was named", next_step="Give --config M.toml, or --store URL and --model NAME.")
-    url, rule = _store_url(store, settings)
+    url, rule = resolve_store(store, settings)
     place = Place(open_store(url), layout.checked_name(name), settings)
     if (folder := absent_folder(place.store)) is not None:
         raise NotFoundError(
@@ -158,17 +157,6 @@ def _required_date(text: str) -> str:
     if not year or not 1 <= month <= _MONTHS:
         return "YYYY-MM-DD, where a year has the months 01 to 12"
     return f"YYYY-MM-DD, where {year:04}-{month:02} has {calendar.monthrange(year, month)[1]} days"
-
-
-def _store_url(given: str | None, settings: RetrainConfig | None) -> tuple[str, str]:
-    """The store's URL, and the rule that it follows from."""
-    if given:
-        return given, "--store"
-    if from_environment := os.environ.get("DEEPFM_STORE"):
-        return from_environment, "DEEPFM_STORE"
-    if settings is not None and "store" in settings.model_fields_set:
-        return settings.store, "store in the TOML"
-    return DEFAULT_STORE, "the default"
 
 
 def _models(store: ObjectStore) -> list[str]:

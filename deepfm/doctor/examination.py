@@ -1,7 +1,6 @@
 """All checks in order, each told as soon as it is done."""
 
 import datetime as dt
-import os
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -20,7 +19,7 @@ from deepfm.doctor.store import models_in, store
 from deepfm.errors import DeepFMError
 from deepfm.manifests import ValidationReport
 from deepfm.storage import ObjectStore, absent_folder, open_store
-from deepfm.workspace import cache_folder
+from deepfm.workspace import cache_folder, resolve_store
 
 GROUPS = ("environment", "config", "store", "source", "registry")
 ENTRY_POINTS = "deepfm.doctor"
@@ -46,7 +45,7 @@ def examine(patient: Patient) -> Iterator[Check]:
         yield failed("environment.temporary_files", "there is no folder to keep them in", "Set TMPDIR to one.")
         return
     config, read = _config(patient)
-    opened, resolved = _opened(*_store_url(patient.store_url, config))
+    opened, resolved = _opened(*resolve_store(patient.store_url, config))
     folders = {"temporary files": temporary, "cache": cache_folder()}
     if opened is not None and opened.url.startswith("file://") and not patient.read_only:
         folders["store"] = Path(unquote(urlsplit(opened.url).path))
@@ -76,17 +75,6 @@ def _config(patient: Patient) -> tuple[RetrainConfig | None, Check]:
     if patient.source_url is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"source": patient.source_url})})
     return config, ok("config.toml", str(patient.config_path))
-
-
-def _store_url(given: str | None, config: RetrainConfig | None) -> tuple[str, str]:
-    """The store's URL, and the rule that it follows from."""
-    if given:
-        return given, "--store"
-    if from_environment := os.environ.get("DEEPFM_STORE"):
-        return from_environment, "DEEPFM_STORE"
-    if config is not None and "store" in config.model_fields_set:
-        return config.store, "store in the TOML"
-    return str(RetrainConfig.model_fields["store"].default), "the default"
 
 
 def _opened(url: str, rule: str) -> tuple[ObjectStore | None, Check]:

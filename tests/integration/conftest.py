@@ -1,4 +1,6 @@
-"""One undisturbed run on a folder that other runs are compared with."""
+"""One undisturbed run on a folder that other runs are compared with, and a Prefect server."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -36,3 +38,17 @@ def here(one_thread, tmp_path) -> Place:  # noqa: ARG001 - asked for its effect
     for date in WORLD:
         place.deliver(date)
     return place
+
+
+@pytest.fixture(scope="module")
+def prefect_server(tmp_path_factory) -> Iterator[None]:
+    """A temporary Prefect server for a module, without heartbeats, which cost time, and nothing in the user's home."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    settings = {
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("prefect"),
+    }
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings(settings):
+        yield

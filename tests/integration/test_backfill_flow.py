@@ -5,7 +5,6 @@ import datetime as dt
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,20 +17,7 @@ from tests.tiny_days import HOLDOUT, click_day, with_column
 from tests.tiny_toml import write_toml
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "flows" / "backfill.json"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def prefect_server(tmp_path_factory) -> Iterator[None]:
-    """A server for this module, without heartbeats, and nothing in the user's home."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
-
-    settings = {
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("prefect"),
-    }
-    with prefect_test_harness(server_startup_timeout=120), temporary_settings(settings):
-        yield
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import contextvars
 import datetime as dt
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,18 +12,7 @@ import pytest
 from deepfm.errors import ConfigError, StoreUnavailableError, TrainingError, TrainingLostError
 
 VERSION = "2026-03-04-0123456789abcdef"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def prefect_server(tmp_path_factory) -> Iterator[None]:
-    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
-
-    with (
-        prefect_test_harness(server_startup_timeout=120),
-        temporary_settings({PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("prefect")}),
-    ):
-        yield
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture(scope="module")

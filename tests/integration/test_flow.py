@@ -25,20 +25,6 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).parents[1] / "golden" / "flows" / "retrain.json"
 
 
-@pytest.fixture(scope="module")
-def prefect_server(tmp_path_factory) -> Iterator[None]:
-    """A server for this module, without heartbeats, which would only slow it down, and nothing in the user's home."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
-
-    settings = {
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("prefect"),
-    }
-    with prefect_test_harness(server_startup_timeout=120), temporary_settings(settings):
-        yield
-
-
 @pytest.fixture
 def arguments(here, prefect_server) -> dict[str, Any]:  # noqa: ARG001 - the server has to run
     """What the flow gets for the tiny days."""

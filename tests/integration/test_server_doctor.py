@@ -34,12 +34,9 @@ def nobody_is_let_in() -> Iterator[str]:
     server.shutdown()
 
 
-def test_an_empty_server_is_told_with_what_is_missing(tmp_path):
-    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120), temporary_settings({PREFECT_LOCAL_STORAGE_PATH: tmp_path}):
-        found = looked_at()
+@pytest.mark.usefixtures("prefect_server")
+def test_an_empty_server_is_told_with_what_is_missing():
+    found = looked_at()
     assert found["prefect.server"].status == "ok"
     assert found["prefect.versions"].status == "ok"
     assert found["prefect.access"].status == "ok"
