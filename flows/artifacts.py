@@ -7,6 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from deepfm.errors import NotFoundError
 from deepfm.report.facts import RunFacts, gather
+from deepfm.report.lines import broken_first
 from deepfm.report.pictures import data_uri
 from deepfm.report.plots import calibration, learning_curve
 from deepfm.report.rules import rule_rows
@@ -81,10 +82,9 @@ def _of_run(facts: RunFacts) -> list[str]:
     if facts.curves is not None:
         lines += ["", "### Calibration", "", _picture("calibration", calibration(facts.curves))]
     if facts.holdout is not None:
-        unkept = [finding for finding in facts.holdout.findings if not finding.passed]
-        kept = len(facts.holdout.findings) - len(unkept)
-        lines += ["", "### Data checks of the holdout", "", f"{kept} kept, {len(unkept)} not", ""]
-        lines += [f"- {finding.severity}: {escaped(finding.sentence)}" for finding in unkept]
+        broken, kept = broken_first(facts), sum(finding.passed for finding in facts.holdout.findings)
+        lines += ["", "### Data checks of the holdout", "", f"{kept} kept, {len(broken)} broken", ""]
+        lines += [f"- {finding.severity}: {escaped(finding.sentence)}" for finding in broken]
     lines += ["", "### Report", "", f"`{facts.store}/{facts.folder}/report.html`", ""]
     return lines
 

@@ -17,6 +17,7 @@ from deployments.seaweed import free_ports
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deployments" / "models" / "clicks.toml"
+STORE = "s3://deepfm-models/store"
 LONG = ["training.epochs=1000", "training.patience=999", "training.checkpoint_every_seconds=0.5"]
 """A training that nobody waits for."""
 
@@ -129,9 +130,9 @@ class Up(NamedTuple):
                 found.append(int(path.parent.name))
         return found
 
-    def log(self) -> list[dict[str, Any]]:
-        """The promotion log."""
-        done = self.command("deepfm", "history", "--config", str(CONFIG), "--json")
+    def log(self, store: str = STORE) -> list[dict[str, Any]]:
+        """The promotion log of a store."""
+        done = self.command("deepfm", "history", "--config", str(CONFIG), "--store", store, "--json")
         entries: list[dict[str, Any]] = json.loads(done.stdout)
         return entries
 
