@@ -76,8 +76,7 @@ def main(  # noqa: PLR0913, PLR0917 - one argument per option
         for pool in POOLS:
             console.print(f"work pool {apply_pool(client, pool)}")
         _refuse_taken(client, text, settings)
-        deploy(text)
-        for told in verified(client, text):
+        for told in deployed(client, text):
             console.print(f"deployment {told}", soft_wrap=True)
         for told in apply_automations(client, settings.model, notify=notify, days=no_promotion_days):
             console.print(f"automation {told}", soft_wrap=True)
@@ -103,9 +102,10 @@ def render(settings: RetrainConfig, *, config: Path, store: str | None, at: str,
     ZoneInfo(settings.time_zone)
     return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         model=settings.model,
-        config=config.absolute(),
-        store=store or settings.store,
-        directory=directory.absolute(),
+        # A JSON string is a YAML string, whatever is in it.
+        config=json.dumps(str(config.absolute()), ensure_ascii=False),
+        store=json.dumps(store or settings.store, ensure_ascii=False),
+        directory=json.dumps(str(directory.absolute()), ensure_ascii=False),
         suffix=f"-{name}" if name else "",
         cron=f"{minute} {hour} * * *",
         catch_up_cron=_later(hour, minute),
@@ -193,9 +193,8 @@ def wanted_of(text: str) -> dict[str, dict[str, Any]]:
 def _refuse_taken(client: SyncPrefectClient, text: str, settings: RetrainConfig) -> None:
     """A second model must not take the first one's names."""
     for name in wanted_of(text):
-        try:
-            there = client.read_deployment_by_name(name)
-        except ObjectNotFound:
+        there = _found(client, name)
+        if there is None:
             continue
         models = {tag.partition(":")[2] for tag in there.tags if tag.startswith("model:")}
         if models and settings.model not in models:
@@ -206,7 +205,38 @@ def _refuse_taken(client: SyncPrefectClient, text: str, settings: RetrainConfig)
             )
 
 
-def deploy(text: str) -> None:
+def deployed(client: SyncPrefectClient, text: str) -> list[str]:
+    """The deployments are as the file says, but for schedules that a person has paused; a line for each.
+
+    Raises:
+        ConfigError: terminal; one is not there, or is another.
+    """
+    kept = _with_pauses(client, text)
+    _deploy(kept)
+    return _verified(client, kept)
+
+
+def _with_pauses(client: SyncPrefectClient, text: str) -> str:
+    """The file, in which what is paused at the server stays paused: `prefect deploy` would resume it."""
+    whole = yaml.safe_load(text)
+    for name, entry in wanted_of(text).items():
+        there = _found(client, name)
+        if there is None or not entry.get("schedules"):
+            continue
+        if there.paused or (there.schedules and not any(schedule.active for schedule in there.schedules)):
+            (changed,) = (found for found in whole["deployments"] if found["name"] == entry["name"])
+            changed["schedules"] = [{**schedule, "active": False} for schedule in changed["schedules"]]
+    return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
+
+
+def _found(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
+    try:
+        return client.read_deployment_by_name(name)
+    except ObjectNotFound:
+        return None
+
+
+def _deploy(text: str) -> None:
     """`prefect deploy` has taken the file.
 
     Raises:
@@ -222,7 +252,7 @@ def deploy(text: str) -> None:
         raise ConfigError("prefect deploy failed", observed=last)
 
 
-def verified(client: SyncPrefectClient, text: str) -> list[str]:
+def _verified(client: SyncPrefectClient, text: str) -> list[str]:
     """A line for each deployment, once all are as the file says: one bad entry makes Prefect skip others in silence.
 
     Raises:
@@ -230,29 +260,41 @@ def verified(client: SyncPrefectClient, text: str) -> list[str]:
     """
     lines = []
     for name, entry in wanted_of(text).items():
-        try:
-            there = client.read_deployment_by_name(name)
-        except ObjectNotFound as cause:
-            raise ConfigError(f"deployment {name} is not there after it was applied") from cause
+        there = _found(client, name)
+        if there is None:
+            raise ConfigError(f"deployment {name} is not there after it was applied")
         differs = [what for what, same in _comparison(there, entry) if not same]
         if differs:
             raise ConfigError(f"deployment {name} is not as it was applied", observed=", ".join(differs))
-        crons = ", ".join(f"{entry['cron']} {entry['timezone']}" for entry in entry.get("schedules", ()))
+        crons = ", ".join(_told(schedule) for schedule in entry.get("schedules", ()))
         lines.append(f"{name} on {there.work_pool_name}{f', {crons}' if crons else ''}")
     return lines
 
 
+def _told(schedule: dict[str, Any]) -> str:
+    paused = "" if schedule.get("active", True) else " (paused, and left so)"
+    return f"{schedule['cron']} {schedule['timezone']}{paused}"
+
+
 def _comparison(there: DeploymentResponse, entry: dict[str, Any]) -> list[tuple[str, bool]]:
-    limit = entry.get("concurrency_limit")
-    crons = {
-        (getattr(found.schedule, "cron", ""), getattr(found.schedule, "timezone", "")) for found in there.schedules
-    }
-    stored_limit = there.global_concurrency_limit
+    limit, options, stored = entry.get("concurrency_limit"), there.concurrency_options, there.global_concurrency_limit
+    schedules = [
+        (getattr(found.schedule, "cron", ""), getattr(found.schedule, "timezone", ""), found.active, found.parameters)
+        for found in there.schedules
+    ]
+    wanted = [
+        (found["cron"], found["timezone"], found.get("active", True), found.get("parameters", {}))
+        for found in entry.get("schedules", ())
+    ]
+    strategy = options.collision_strategy.value if options and limit else None
     return [
+        ("entry point", there.entrypoint == entry["entrypoint"]),
         ("work pool", there.work_pool_name == entry["work_pool"]["name"]),
         ("parameters", there.parameters == entry["parameters"]),
-        ("schedules", crons == {(found["cron"], found["timezone"]) for found in entry.get("schedules", ())}),
-        ("concurrency limit", (stored_limit.limit if stored_limit else None) == (limit["limit"] if limit else None)),
+        ("tags", there.tags == entry.get("tags", [])),
+        ("schedules", schedules == wanted),
+        ("concurrency limit", (stored.limit if stored else None) == (limit["limit"] if limit else None)),
+        ("collision strategy", strategy == (limit["collision_strategy"] if limit else None)),
     ]
 
 

@@ -9,7 +9,9 @@ from deployments.up import FOLDER
 
 def main() -> None:
     """End everything below the folder."""
-    stopped = Processes(FOLDER).stop()
+    processes = Processes(FOLDER)
+    with processes.alone():
+        stopped = processes.stop()
     told = f"ended {', '.join(stopped)}; " if stopped else "nothing ran; "
     Console(highlight=False, soft_wrap=True).print(f"{told}data, logs and addresses stay in {FOLDER}")
 

@@ -1,13 +1,17 @@
 """Processes that outlive the command that starts them, in a folder that knows them: started once, ended for sure."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from deepfm.errors import ConfigError, ConflictError
 
 MARK = "DEEPFM_UP"
 """Variable that every process of a folder carries, so that whatever they start is found, too."""
@@ -27,8 +31,32 @@ class Processes:
     """The processes of one folder."""
 
     def __init__(self, folder: Path) -> None:
+        """The processes that were started for a folder.
+
+        Raises:
+            ConfigError: terminal; this system does not tell of processes in /proc.
+        """
+        if not Path("/proc/self/stat").exists():
+            raise ConfigError("processes cannot be looked after", required="Linux, or another system with /proc")
         self._folder = folder
         self._record = folder / "processes.json"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within it, nobody else starts or ends processes of this folder.
+
+        Raises:
+            ConflictError: terminal; somebody does so now.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "lock").open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as cause:
+                raise ConflictError(
+                    "another make up or make down is at work", where=str(self._folder), next_step="Wait for its end."
+                ) from cause
+            yield
 
     def running(self, name: str) -> bool:
         """Whether the process of this name is there."""
@@ -55,7 +83,9 @@ class Processes:
                 start_new_session=True,
             )
         known = {**self._known(), name: Started(process.pid, _ticks(process.pid) or "")}
-        self._record.write_text(json.dumps(known, indent=2), encoding="utf-8")
+        whole = self._record.with_suffix(".new")
+        whole.write_text(json.dumps(known, indent=2), encoding="utf-8")
+        whole.replace(self._record)
         return True
 
     def last_words(self, name: str) -> str:

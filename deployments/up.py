@@ -20,7 +20,7 @@ from urllib.request import urlopen
 
 from rich.console import Console
 
-from deepfm.errors import ConfigError, StoreUnavailableError
+from deepfm.errors import ConfigError, StoreUnavailableError, UsageError
 from deployments import seaweed
 from deployments.command import run
 from deployments.processes import Processes
@@ -31,6 +31,8 @@ CONFIG = HERE / "models" / "clicks.toml"
 SOURCE, STORE = "s3://deepfm-clicks/raw", "s3://deepfm-models/store"
 HOST = "127.0.0.1"
 _DAYS = 14
+_LIFE = dt.timedelta(minutes=5)
+_DEFAULT_PORT, _LAST_PORT = 4200, 65_535
 _ROWS_PER_DAY = 20_000
 _START_SECONDS = 120.0
 _FILE_PORTS = "ports.json"
@@ -52,8 +54,13 @@ class Ports(NamedTuple):
 def main() -> None:
     """Bring everything up and say what to look at."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's & has it ignored, and workers would inherit that
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    processes, ports = Processes(FOLDER), _ports()
+    processes = Processes(FOLDER)
+    with processes.alone():
+        _bring_up(processes)
+
+
+def _bring_up(processes: Processes) -> None:
+    ports = _ports(processes)
     environment = environment_of(ports)
     _write_environment(environment)
     os.environ |= environment
@@ -64,7 +71,9 @@ def main() -> None:
     _apply()
     for pool in ("cpu", "gpu"):
         worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", f"{pool}-1"]
-        _start(processes, f"worker-{pool}", worker, lambda pool=pool: _online(pool))  # type: ignore[misc]
+        # For a while the server takes a worker for online that is gone.
+        since = dt.datetime.now(dt.UTC) - (_LIFE if processes.running(f"worker-{pool}") else dt.timedelta())
+        _start(processes, f"worker-{pool}", worker, lambda pool=pool, since=since: _online(pool, since))  # type: ignore[misc]
     _say_what_to_do(ports)
 
 
@@ -81,22 +90,22 @@ def environment_of(ports: Ports) -> dict[str, str]:
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",  # the server is near, and somebody waits for the run to begin
         "PREFECT_LOGGING_EXTRA_LOGGERS": "deepfm",
         "DEEPFM_CACHE": str(FOLDER / "cache"),
-        **seaweed.environment(f"http://{HOST}:{ports.s3}", _secret()),
+        **seaweed.environment(f"http://{HOST}:{ports.s3}", _kept_secret("secret", first=secrets.token_hex)),
     }
 
 
 def _of_server() -> dict[str, str]:
     """What the server alone needs: where its records are, which may hold a password."""
-    database = os.environ.get("UP_DATABASE")
+    database = _kept_secret("database", os.environ.get("UP_DATABASE", ""))
     return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
 
 
-def inherited() -> dict[str, str]:
+def _inherited() -> dict[str, str]:
     """This process's variables without those that would lead its children elsewhere."""
-    ours = environment_of(_ports())
-    return {name: value for name, value in os.environ.items() if not name.startswith(_OTHERS)} | ours
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OTHERS)}
 
 
 def deliver() -> None:
@@ -136,9 +145,9 @@ def _apply() -> None:
     with get_client(sync_client=True) as client:
         for pool in apply.POOLS:
             apply.apply_pool(client, pool)
-        apply.deploy(text)
-        told = apply.verified(client, text)
-        told += apply_automations(client, settings.model, notify=None, days=NO_PROMOTION_DAYS)
+        told = apply.deployed(client, text)
+        notify = os.environ.get("UP_NOTIFY") or None
+        told += apply_automations(client, settings.model, notify=notify, days=NO_PROMOTION_DAYS)
     for line in told:
         console.print(f"applied    {line}")
 
@@ -154,9 +163,10 @@ def _start(processes: Processes, name: str, command: list[str], ready: Callable[
         raise ConfigError(
             "another Prefect server answers at the port of this one",
             observed=str(_ports().prefect),
-            next_step=f"End it, or choose another port: remove {FOLDER}/{_FILE_PORTS} and set UP_PORT.",
+            next_step="End it, or choose another port: UP_PORT=4300 make up.",
         )
-    began = processes.start(name, command, inherited() | (_of_server() if name == "server" else {}))
+    environment = _inherited() | environment_of(_ports()) | (_of_server() if name == "server" else {})
+    began = processes.start(name, command, environment)
     deadline = time.monotonic() + _START_SECONDS
     while not ready():
         if not processes.running(name):
@@ -177,21 +187,50 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _online(pool: str) -> bool:
+def _online(pool: str, since: dt.datetime) -> bool:
+    """Whether a worker of the pool has been heard of since then."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        return any(str(worker.status).endswith("ONLINE") for worker in client.read_workers_for_work_pool(pool))
+        workers = client.read_workers_for_work_pool(pool)
+    heard = [worker.last_heartbeat_time for worker in workers if str(worker.status).endswith("ONLINE")]
+    return any(when is not None and when >= since for when in heard)
 
 
-def _ports() -> Ports:
+def _ports(processes: Processes | None = None) -> Ports:
+    """Where everything listens; with the processes, what UP_PORT asks for is heard.
+
+    Raises:
+        UsageError: terminal; UP_PORT is no port, or not the one that the running server has.
+        ConfigError: terminal; UP_PORT is taken.
+    """
     record = FOLDER / _FILE_PORTS
-    if record.exists():
-        return Ports(**json.loads(record.read_text(encoding="utf-8")))
-    wanted = int(os.environ.get("UP_PORT", "4200"))
-    found = Ports(wanted if _is_free(wanted) else seaweed.free_ports(1)[0], *seaweed.free_ports(4))
+    known = Ports(**json.loads(record.read_text(encoding="utf-8"))) if record.exists() else None
+    asked = _asked_port()
+    if known and (processes is None or asked in {None, known.prefect}):
+        return known
+    if known and processes and processes.running("server"):
+        raise UsageError(
+            "server runs at another port",
+            observed=str(known.prefect),
+            required=f"UP_PORT={asked}",
+            next_step="End it first: make down.",
+        )
+    if asked and not _is_free(asked):
+        raise ConfigError(f"UP_PORT={asked} is taken", next_step="Choose another, or leave it away.")
+    port = asked or (_DEFAULT_PORT if _is_free(_DEFAULT_PORT) else seaweed.free_ports(1)[0])
+    found = known._replace(prefect=port) if known else Ports(port, *seaweed.free_ports(4))
     record.write_text(json.dumps(found._asdict()), encoding="utf-8")
     return found
+
+
+def _asked_port() -> int | None:
+    told = os.environ.get("UP_PORT", "")
+    if not told:
+        return None
+    if not told.isascii() or not told.isdigit() or not 1 <= int(told) <= _LAST_PORT:
+        raise UsageError("UP_PORT is no port", observed=ascii(told[:20]), required=f"1 to {_LAST_PORT}")
+    return int(told)
 
 
 def _is_free(port: int) -> bool:
@@ -199,11 +238,12 @@ def _is_free(port: int) -> bool:
         return probe.connect_ex((HOST, port)) != 0
 
 
-def _secret() -> str:
-    record = FOLDER / "secret"
-    if not record.exists():
+def _kept_secret(name: str, given: str = "", *, first: Callable[[], str] = str) -> str:
+    """What is given now, or was given before, or comes first; only its owner can read the file."""
+    record = FOLDER / name
+    if given or not record.exists():
         record.touch(mode=0o600)
-        record.write_text(secrets.token_hex(16), encoding="utf-8")
+        record.write_text(given or first(), encoding="utf-8")
     return record.read_text(encoding="utf-8")
 
 
