@@ -30,9 +30,11 @@ from deepfm.storage import open_store
 from deepfm.workspace import Workspace, open_workspace
 
 STALL_SECONDS = 600.0
-"""How long a training may go without a step before it is taken for hung."""
+"""How long a training may tell of nothing, neither a step nor a fetched file, before it is taken for hung."""
 _POLL_SECONDS = 0.2
-_OUT_OF_MEMORY = "the system ends a process in this way when memory runs out"
+_OUT_OF_MEMORY = (
+    "so ends a process whose memory runs out; if it does so again, lower training.batch_size or give it more"
+)
 
 Told = Callable[[str, int, int], None]
 """Called with a version, its training steps done and planned."""
@@ -163,11 +165,16 @@ def _child(
 def _hear(stream: IO[str] | None, lines: "SimpleQueue[dict[str, Any] | None]") -> None:
     with contextlib.closing(stream or io.StringIO()) as heard:
         for line in heard:
-            if line.startswith(('{"version"', '{"log"')):
-                lines.put(json.loads(line))
-            else:  # what a library prints, or the traceback of a fault
-                lines.put({"log": logging.WARNING, "name": __name__, "text": line.rstrip()})
+            lines.put(_said_in(line))
     lines.put(None)
+
+
+def _said_in(line: str) -> dict[str, Any]:
+    """What the child says in a line; any other line, such as a library's or a traceback's, belongs to its log."""
+    with contextlib.suppress(json.JSONDecodeError):  # as where the child was killed in the middle of a line
+        if line.startswith(('{"version"', '{"log"')):
+            return dict(json.loads(line))
+    return {"log": logging.WARNING, "name": __name__, "text": line.rstrip()}
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:
@@ -179,8 +186,8 @@ def _end_group(process: subprocess.Popen[str]) -> None:
 
 
 def _ending(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return f"killed by signal 9: {_OUT_OF_MEMORY}"
+    if code in {-signal.SIGKILL, -signal.SIGABRT}:
+        return f"killed by signal {-code}: {_OUT_OF_MEMORY}"
     if code < 0:
         return f"killed by signal {-code} ({signal.strsignal(-code)})"
     return f"exit code {code}; its log says more"

@@ -180,12 +180,12 @@ def train_challenger(workspace: Workspace, window: Window, *, progress: Progress
     """The trained weights of a window's version; a training that was cut off resumes from its last state.
 
     Raises:
-        TrainingError: terminal; the loss is not finite.
+        TrainingError: terminal; the loss is not finite, or memory ran out.
         StoreUnavailableError: transient.
     """
     from deepfm.training.batches import WindowRows
     from deepfm.training.checkpoint import ResumeStates
-    from deepfm.training.loop import Trainer
+    from deepfm.training.loop import Trainer, memory_errors
     from deepfm.training.tensorboard import write_events
     from deepfm.weights import pack
 
@@ -197,8 +197,9 @@ def train_challenger(workspace: Workspace, window: Window, *, progress: Progress
     remaps = workspace.window_files(window)
     files = {date: workspace.day_files(day) | remaps for date, day in days.items()}
     states = ResumeStates(workspace.store, prefix)
-    trainer = Trainer(WindowRows(window, days, files, workspace.config), window, workspace.config)
-    fitted = trainer.fit(states=states, progress=progress)
+    with memory_errors(window):
+        trainer = Trainer(WindowRows(window, days, files, workspace.config), window, workspace.config)
+        fitted = trainer.fit(states=states, progress=progress)
     attempt = uuid.uuid4().hex
     with workspace.scratch() as scratch:
         weights = scratch / _WEIGHTS

@@ -226,7 +226,7 @@ def _with_pauses(client: SyncPrefectClient, text: str) -> str:
         if there.paused or (there.schedules and not any(schedule.active for schedule in there.schedules)):
             (changed,) = (found for found in whole["deployments"] if found["name"] == entry["name"])
             changed["schedules"] = [{**schedule, "active": False} for schedule in changed["schedules"]]
-    return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
+    return str(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
 
 
 def _found(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:

@@ -1,5 +1,6 @@
 """What people read in the Prefect UI: the verdict of a run as a markdown artifact."""
 
+import hashlib
 import html
 import re
 
@@ -26,7 +27,10 @@ _SENTENCES = {
 
 def key_of(model: str, what: str) -> str:
     """An artifact's key, which takes small letters, digits and dashes."""
-    return f"{re.sub('[^a-z0-9-]', '-', model.lower())}-{what}"
+    plain = re.sub("[^a-z0-9-]", "-", model.lower())
+    # Two models must not share a page: where letters were changed, a few of the name's digest tell them apart.
+    mark = "" if plain == model else f"-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
+    return f"{plain}{mark}-{what}"
 
 
 def publish_outcome(workspace: Workspace, outcome: RunOutcome) -> None:

@@ -3,7 +3,8 @@
 import datetime as dt
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
@@ -20,7 +21,7 @@ from deepfm.backfilling import Remembering
 from deepfm.config import RetrainConfig
 from deepfm.config_file import load_config
 from deepfm.delegation import is_trained, request_training
-from deepfm.errors import DataNotReadyError, DataRejectedError, DeepFMError
+from deepfm.errors import ConfigError, DeepFMError, NoSpaceError, StoreUnavailableError, UsageError
 from deepfm.pipeline import prepare_day, validate_day
 from deepfm.planning import Order, Plan, Which, check_range, days_needed, plan_of
 from deepfm.retraining import RunOutcome, failure, window_of
@@ -33,6 +34,8 @@ from flows.retrain import NEXT_RUN_AFTER, SHARED_RUNNER, lateness, retrain
 from flows.tasks import StageTasks, training_task
 
 MOST_PARALLEL = 8
+_MEETS_EVERY_DATE = (ConfigError, NoSpaceError, StoreUnavailableError, UsageError)
+"""What would end the next date, too: the backfill ends with it, and goes on from there when it is asked for again."""
 Promote = Literal["never", "if newer than the champion"]
 _REFRESH_SECONDS = 3.0
 _VERSIONS_OF_A_RUN = 8
@@ -153,10 +156,22 @@ def _prepare(workspace: Workspace, dates: Sequence[dt.date], runner: Remembering
     """Every day that the dates need is judged, and prepared if it trains, once."""
     needed = days_needed(workspace.config, dates)
     page.show(f"Judging {len(needed.judged)} days ...")
-    reports = runner.each(validate_day, workspace, needed.judged)
-    days = [r for r in reports if r is not None and r.accepted and r.logical_date in needed.windows]
-    page.show(f"Preparing {len(days)} days ...")
-    runner.each(prepare_day, workspace, days)
+    with _of_single_dates("judging"):
+        reports = runner.each(validate_day, workspace, needed.judged)
+        days = [r for r in reports if r is not None and r.accepted and r.logical_date in needed.windows]
+        page.show(f"Preparing {len(days)} days ...")
+        runner.each(prepare_day, workspace, days)
+
+
+@contextmanager
+def _of_single_dates(what: str) -> Iterator[None]:
+    """Within it, work for many dates; an error of one day is told by the dates that need the day, one by one."""
+    try:
+        yield
+    except _MEETS_EVERY_DATE:
+        raise
+    except DeepFMError as error:
+        get_run_logger().warning("%s: %s", what, error)
 
 
 def _train(
@@ -172,10 +187,8 @@ def _train(
     versions = []
     for number, date in enumerate(dates, start=1):
         page.show(f"Assembling window {number} of {len(dates)} ...")
-        try:
+        with _of_single_dates(f"window of {date}"):
             versions.append(request_training(workspace, window_of(workspace, date, runner=runner)))
-        except (DataRejectedError, DataNotReadyError) as refusal:
-            get_run_logger().info("%s has no window: %s", date, refusal)
     left = [version for version in versions if not is_trained(workspace, version)]
     parts = [left[n : n + _VERSIONS_OF_A_RUN] for n in range(0, len(left), _VERSIONS_OF_A_RUN)]
     for wave in (parts[n : n + groups] for n in range(0, len(parts), groups)):
@@ -218,7 +231,7 @@ def _outcome(date: dt.date, state: State[Any]) -> RunOutcome:
     result = state.result(raise_on_failure=False)
     if isinstance(result, RunOutcome):
         return result
-    if isinstance(result, DeepFMError):
+    if isinstance(result, DeepFMError) and not isinstance(result, _MEETS_EVERY_DATE):
         return failure(date, result)
     if isinstance(result, BaseException):
         raise result

@@ -2,11 +2,12 @@
 
 import datetime as dt
 import importlib.util
-import os
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
+
+from packaging.version import Version
 
 from deepfm.config import RetrainConfig
 from deepfm.doctor.checks import Check, failed, ok, skipped, warning
@@ -23,6 +24,8 @@ AUTOMATIONS = ("deepfm: dead runs are crashed", "deepfm: tell of failed and cras
 _TRIO = {"prefect": (3, 8), "fastapi": (0, 151), "sqlalchemy": (2, 1)}
 """Prefect's release, and the first releases of the other two that its server does not start with."""
 _APPLY = "Apply it: python -m deployments.apply --config M.toml"
+_SERVER_ERROR = 500
+_HOLDING = ["PENDING", "RUNNING", "CANCELLING"]
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _ONE_AT_A_TIME = ("retrain/daily", "backfill/range")
 
@@ -49,7 +52,7 @@ def checks(config: RetrainConfig | None) -> Iterator[Check]:
 def _versions() -> Check:
     found = {name: version(name) for name in _TRIO}
     told = ", ".join(f"{name} {number}" for name, number in found.items())
-    parts = {name: tuple(int(part) for part in number.split(".")[:2]) for name, number in found.items()}
+    parts = {name: Version(number).release[:2] for name, number in found.items()}
     if parts["prefect"] == _TRIO["prefect"] and all(parts[name] < _TRIO[name] for name in ("fastapi", "sqlalchemy")):
         return ok("prefect.versions", told)
     return warning(
@@ -70,19 +73,29 @@ def _server(url: str, config: RetrainConfig | None) -> Iterator[Check]:
             yield from _deployments(client, config)
             yield from _automations(client, config)
     except httpx.HTTPStatusError as error:
-        told = f"{url} answers {error.response.status_code}"
-        yield failed("prefect.server", told, "Set PREFECT_API_AUTH_STRING, or check PREFECT_API_URL.")
+        code = error.response.status_code
+        told = f"{_shown(url)} answers {code}"
+        if code >= _SERVER_ERROR:
+            yield failed("prefect.server", told, "Look at the server's log, and try again later.", exit_code=75)
+        else:
+            yield failed("prefect.server", told, "Set PREFECT_API_AUTH_STRING, or check PREFECT_API_URL.")
     except (httpx.HTTPError, RuntimeError):
         step = "Start it (make up), or check PREFECT_API_URL."
-        yield failed("prefect.server", f"{url} does not answer", step, exit_code=75)
+        yield failed("prefect.server", f"{_shown(url)} does not answer", step, exit_code=75)
+
+
+def _shown(url: str) -> str:
+    """The address without the user and the password that may be in it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _answering(client: "SyncPrefectClient", url: str) -> Check:
     theirs, ours = str(client.request("GET", "/admin/version").json()), version("prefect")
     if theirs.split(".")[:2] == ours.split(".")[:2]:
-        return ok("prefect.server", f"{url}, Prefect {theirs}")
+        return ok("prefect.server", f"{_shown(url)}, Prefect {theirs}")
     return warning(
-        "prefect.server", f"{url} is Prefect {theirs}, here is {ours}", "Use one release on server and workers."
+        "prefect.server", f"{_shown(url)} is Prefect {theirs}, here is {ours}", "Use one release on server and workers."
     )
 
 
@@ -90,7 +103,9 @@ def _guarded(url: str) -> Check:
     host = urlsplit(url).hostname or ""
     if host in _LOOPBACK:
         return ok("prefect.access", "reachable from this machine alone")
-    if os.environ.get("PREFECT_API_AUTH_STRING"):
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.auth_string:
         return ok("prefect.access", "an auth string is set")
     step = "Set PREFECT_SERVER_API_AUTH_STRING at the server and PREFECT_API_AUTH_STRING at its users."
     return warning("prefect.access", f"{host} lets anybody in who can reach it", step)
@@ -138,16 +153,35 @@ def _deployments(client: "SyncPrefectClient", config: RetrainConfig | None) -> I
     if unlimited:
         yield warning("prefect.limits", f"no limit on {', '.join(unlimited)}", _APPLY)
     elif ours:
-        yield ok("prefect.limits", _slots(ours))
+        yield _slots(client, ours)
 
 
-def _slots(ours: "dict[str, DeploymentResponse]") -> str:
-    told = []
+def _slots(client: "SyncPrefectClient", ours: "dict[str, DeploymentResponse]") -> Check:
+    """Who holds the slot of what runs one at a time, and since when; one that nobody holds is lost."""
+    told, lost = [], []
     for name in _ONE_AT_A_TIME:
         limit = ours[name].global_concurrency_limit if name in ours else None
-        if limit is not None:
-            told.append(f"{name} {limit.active_slots} of {limit.limit} in use")
-    return ", ".join(told)
+        if limit is None:
+            continue
+        held = _holders(client, ours[name])
+        used = f"{name} {limit.active_slots:g} of {limit.limit} in use"
+        told.append(f"{used} by {'; '.join(held)}" if held else used)
+        if limit.active_slots and not held:
+            lost.append(limit.name)
+    if lost:
+        step = f"If it stays so for five minutes: prefect global-concurrency-limit update {lost[0]} --active-slots 0"
+        return warning("prefect.limits", f"{', '.join(told)}, and no run is under way", step)
+    return ok("prefect.limits", ", ".join(told))
+
+
+def _holders(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> list[str]:
+    from prefect.client.schemas.filters import FlowRunFilter
+
+    wanted = {"deployment_id": {"any_": [deployment.id]}, "state": {"type": {"any_": _HOLDING}}}
+    runs = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))
+    now = dt.datetime.now(dt.UTC)
+    began = [(run, run.start_time or run.expected_start_time or now) for run in runs]
+    return [f"{run.name} for {(now - since).total_seconds() / 60:.0f} min" for run, since in began]
 
 
 def _schedule(client: "SyncPrefectClient", daily: "DeploymentResponse") -> Check:

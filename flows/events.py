@@ -2,7 +2,9 @@
 
 from prefect.events import emit_event
 
-STATE_NAMES = ("Rejected by the gate", "Inconclusive", "Not promoted", "Skipped", "Planned", "Nothing to do")
+NO_WORK = ("Skipped", "Planned", "Nothing to do")
+"""What completed runs are called that have done nothing."""
+STATE_NAMES = ("Rejected by the gate", "Inconclusive", "Not promoted", *NO_WORK)
 """What completed runs are called that did not promote."""
 PROMOTED = "deepfm.champion.promoted"
 """A version has become champion."""

@@ -10,11 +10,14 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterParentTaskRunId,
     FlowRunFilterState,
+    FlowRunFilterStateName,
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+
+from flows.events import NO_WORK
 
 _LAST_RUNS = 20
 _MINUTE = 60.0
@@ -27,7 +30,9 @@ def estimate(model: str, count: int) -> str:
     """
     wanted = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[f"model:{model}"]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED])),
+        state=FlowRunFilterState(
+            type=FlowRunFilterStateType(any_=[StateType.COMPLETED]), name=FlowRunFilterStateName(not_any_=[*NO_WORK])
+        ),
         parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
     )
     with get_client(sync_client=True) as client:

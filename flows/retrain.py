@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -80,13 +80,12 @@ def retrain(  # noqa: PLR0913, PLR0917 - one argument per field of the form
     let_library_speak()
     settings = load_config(Path(config), overrides=overrides or ())
     date = resolve_logical_date(logical_date, settings)
-    run = _tagged(settings, date)
+    queue = _find_and_tag(settings, date)
     if skip_late and (late := lateness()) >= NEXT_RUN_AFTER:
         hours = late.total_seconds() / 3600
         told = f"{hours:.0f} h late: the daily search for missing days runs it if it is one of the last week"
         return _handed(Completed(name="Skipped", message=told))
     workspace = open_workspace(settings, store_url=store)
-    queue = "urgent" if run.auto_scheduled else "default"
     runner = SHARED_RUNNER.get() or StageTasks(train_on=train_on, queue=queue)
     before = workspace.registry.head()
     outcome = run_stages(workspace, date, runner=runner, promoting=promote)
@@ -123,12 +122,13 @@ def _completed(outcome: RunOutcome) -> State[Any]:
     return Completed(name=name, message=outcome.reasons[0] if outcome.reasons else name, data=outcome)
 
 
-def _tagged(settings: RetrainConfig, date: dt.date) -> FlowRun:
-    """This run, which can be found by model and by day."""
-    with get_client(sync_client=True) as client:
+def _find_and_tag(settings: RetrainConfig, date: dt.date) -> str:
+    """The queue in which this run's training waits; the run can be found by model and by day, if the server answers."""
+    with shown_if_possible(), get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id)
         client.update_flow_run(run.id, tags={*run.tags, f"model:{settings.model}", f"day:{date}"})
-    return run
+        return "urgent" if run.auto_scheduled else "default"
+    return "default"
 
 
 def lateness() -> dt.timedelta:

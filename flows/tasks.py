@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from uuid import UUID
 
 from prefect import Task, unmapped
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType, TaskRun
+from prefect.exceptions import CancelledRun
+from prefect.runtime import flow_run
 
 from deepfm.delegation import is_trained, request_training
 from deepfm.errors import TransientError
-from deepfm.pipeline import train_challenger
+from deepfm.pipeline import promote, train_challenger
 from deepfm.workspace import Workspace
 from flows.delegated import train_on
+from flows.logs import shown_if_possible
 
 if TYPE_CHECKING:
     from deepfm.manifests import Window
@@ -40,6 +45,8 @@ class StageTasks:
         self, stage: Callable[Concatenate[Workspace, P], R], workspace: Workspace, *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """The result of one task."""
+        if stage is promote:
+            _stop_if_cancelled()
         if self._train_on and stage is train_challenger:
             window = cast("Window", args[0])
             version = request_training(workspace, window)
@@ -52,6 +59,19 @@ class StageTasks:
         task = stage_task(stage)
         slices = (items[i : i + self._width] for i in range(0, len(items), self._width))
         return [result for part in slices for result in task.map(unmapped(workspace), list(part)).result()]
+
+
+def _stop_if_cancelled() -> None:
+    """Nothing, unless a person has cancelled this run: then its process is about to be ended, and promotes nothing.
+
+    Raises:
+        CancelledRun: it was cancelled.
+    """
+    with shown_if_possible(), get_client(sync_client=True) as client:
+        for run in {flow_run.id, flow_run.root_flow_run_id}:
+            state = client.read_flow_run(UUID(str(run))).state
+            if state is not None and state.type in {StateType.CANCELLING, StateType.CANCELLED}:
+                raise CancelledRun("run was cancelled before its promotion; run the date again if that was not meant")
 
 
 def train_elsewhere(workspace: Workspace, versions: Sequence[str], deployment: str, queue: str = "default") -> None:

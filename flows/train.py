@@ -1,5 +1,6 @@
 """The flow `train`: holds the device, trains what was asked for, and nothing else."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from prefect import flow, get_run_logger
@@ -9,7 +10,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from deepfm.delegation import STALL_SECONDS, train_watched
-from deepfm.errors import DeepFMError, TrainingLostError
+from deepfm.errors import DeepFMError, TrainingError, TrainingLostError
 from flows.delegated import name_of_training
 from flows.logs import let_library_speak, shown_if_possible
 
@@ -48,7 +49,7 @@ def train(store: str, model: str, versions: list[str], stall_seconds: float = ST
         except TrainingLostError as lost:
             # It goes on from its last stored state.
             get_run_logger().warning("%s; trying once more", lost)
-            failed = attempt()
+            failed = _last(attempt)
     except DeepFMError as error:
         return Failed(message=_line(error))
     for version, reason in failed.items():
@@ -56,6 +57,18 @@ def train(store: str, model: str, versions: list[str], stall_seconds: float = ST
     if failed:
         return Failed(message=_line(next(iter(failed.values()))))
     return Completed(message=f"{len(versions)} trained")
+
+
+def _last(attempt: Callable[[], dict[str, DeepFMError]]) -> dict[str, DeepFMError]:
+    """The second attempt; what has been lost twice is not tried a third time by whoever asked for it.
+
+    Raises:
+        TrainingError: terminal.
+    """
+    try:
+        return attempt()
+    except TrainingLostError as lost:
+        raise TrainingError(f"twice: {lost}") from lost
 
 
 def _line(error: DeepFMError) -> str:

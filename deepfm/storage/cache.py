@@ -1,6 +1,7 @@
 """Verified local files for objects of any store, kept up to a number of bytes."""
 
 import hashlib
+import logging
 import os
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ from deepfm.errors import IntegrityError
 from deepfm.storage.digests import KnownDigests
 from deepfm.storage.local import disk_errors
 from deepfm.storage.protocol import ObjectInfo, ObjectStore
+
+logger = logging.getLogger(__name__)
 
 _INCOMING = "incoming"
 _DIGESTS = "digests"
@@ -103,7 +106,10 @@ class LocalCache:
             found = store.fetch(key, scratch=incoming)
             with disk_errors(str(found)):
                 if _matches(found, sha256, size_bytes):
-                    return self._kept(found, cached, size_bytes) if found.parent == incoming else found
+                    if found.parent != incoming:
+                        return found
+                    logger.info("fetched %s/%s: %d bytes", store.url, key, size_bytes)
+                    return self._kept(found, cached, size_bytes)
                 if found.parent == incoming:
                     found.unlink(missing_ok=True)
         self._digests.forget(store.url, key)

@@ -161,10 +161,10 @@ def kill(*pids: int) -> None:
 
 
 @contextmanager
-def everything_up(folder: Path) -> Iterator[Up]:
-    """All of it, gone afterwards without a process left behind."""
+def everything_up(folder: Path, **variables: str) -> Iterator[Up]:
+    """All of it, with variables for `make up`, gone afterwards without a process left behind."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "AWS_", "DEEPFM_"))}
-    plain |= {"UP_DIR": str(folder), "UP_PORT": str(free_ports(1)[0]), "OMP_NUM_THREADS": "1"}
+    plain |= {"UP_DIR": str(folder), "UP_PORT": str(free_ports(1)[0]), "OMP_NUM_THREADS": "1", **variables}
     up = Up(folder, plain)
     try:
         up.again()

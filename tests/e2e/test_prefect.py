@@ -1,7 +1,9 @@
 """Daily life with a real Prefect server, real workers and a real S3 server: schedules, kills, cancellations."""
 
 import datetime as dt
+import http.server
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +25,29 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory) -> Iterator[Up]:
-    with everything_up(tmp_path_factory.mktemp("up") / "here") as found:
+def told() -> Iterator[list[str]]:
+    """What people are told, and where: an address that takes notes."""
+    notes: list[str] = []
+
+    class Notes(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            notes.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Notes) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        notes.append(f"json://127.0.0.1:{server.server_port}/")
+        yield notes
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory, told) -> Iterator[Up]:
+    with everything_up(tmp_path_factory.mktemp("up") / "here", UP_NOTIFY=told[0]) as found:
         yield found
 
 
@@ -132,11 +155,13 @@ def test_a_cancelled_run_leaves_no_process_and_promotes_nothing(up):
     assert up.log() == before
 
 
-def test_a_training_that_fails_fails_its_run_with_the_reason(up):
+def test_a_training_that_fails_fails_its_run_with_the_reason_and_people_are_told(up, told):
     run = up.start("retrain/backfill-day", logical_date=up.last - 2 * DAY, overrides=["training.learning_rate=1e30"])
     state = up.ended(run)
     assert state["type"] == "FAILED"
     assert "diverged" in state["message"]
+    name = f"retrain clicks {up.last - 2 * DAY} has Failed"
+    wait(lambda: [note for note in told if name in note and "diverged" in note], seconds=30)
 
 
 def test_a_killed_worker_does_not_end_what_it_started(up):
@@ -149,14 +174,20 @@ def test_a_killed_worker_does_not_end_what_it_started(up):
     assert up.command("deepfm", "doctor", "--config", str(CONFIG), check=False).returncode == 0
 
 
-def test_a_gpu_worker_and_its_run_that_are_gone_are_noticed_and_the_training_goes_on(up):
+def test_workers_and_their_runs_that_are_gone_are_noticed_and_the_work_goes_on(up):
     run = long_run(up, up.last - 4 * DAY, epochs=20)
     child = up.runs("train")[0]["id"]
-    kill(up.pid("worker-gpu"), *flow_processes(up, child))
+    date, store = up.last - 6 * DAY, "s3://deepfm-models/killed-both"
+    other = asked(up, date, epochs=20, store=store)
+    wait(lambda: up.state(other)["type"] == "RUNNING", seconds=60)
+    kill(up.pid("worker-gpu"), *flow_processes(up, child), up.pid("worker-cpu"), *flow_processes(up, other))
     wait(lambda: not up.processes("deepfm.delegation"), seconds=10)
     up.again()
     assert up.ended(child, seconds=180)["type"] == "CRASHED"
+    assert "no heartbeat" in up.ended(other, seconds=180)["message"]
     assert up.ended(run, seconds=200)["type"] == "COMPLETED"
+    assert up.ended(asked(up, date, epochs=20, store=store), seconds=200)["name"] == "Completed"
+    assert [(entry["operation"], entry["logical_date"]) for entry in up.log(store)] == [("promote", str(date))]
 
 
 def test_a_killed_server_costs_a_run_nothing_that_is_stored(up):

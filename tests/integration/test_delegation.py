@@ -1,6 +1,7 @@
 """A training in a process of its own: what it takes lies in the store, and nothing is left of it that nobody wants."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,8 +14,8 @@ from typing import Any
 import pytest
 
 from deepfm import layout
-from deepfm.delegation import is_trained, request_training, train_requested, train_watched
-from deepfm.errors import NotFoundError, TrainingError, TrainingLostError
+from deepfm.delegation import _said_in, is_trained, request_training, train_requested, train_watched
+from deepfm.errors import DeepFMError, NotFoundError, TrainingError, TrainingLostError
 from deepfm.retraining import retrain, window_of
 from tests.places import Place
 from tests.tiny_days import HOLDOUT
@@ -113,6 +114,28 @@ def test_a_killed_child_is_reported_as_such_and_goes_on_when_asked_again(here):
 
     with pytest.raises(TrainingLostError, match=r"signal 9: .*memory.*run again"):
         train_watched(store, model, [version], told=kill_at_first_step)
+
+
+@pytest.mark.usefixtures("no_child_left")
+def test_a_child_that_may_have_no_more_memory_says_so_and_what_to_do(here):
+    store, model, version = asked_for(here, SLOW | {"training.batch_size": 256})
+
+    def take_memory(*_: object) -> None:
+        for pid in children():
+            resource.prlimit(pid, resource.RLIMIT_AS, (2**20, 2**20))
+
+    try:
+        error: DeepFMError = train_watched(store, model, [version], told=take_memory)[version]
+    except TrainingLostError as lost:  # whether Python meets the limit or a library that ends the process
+        error = lost
+    assert "memory" in str(error)
+    assert "ower training.batch_size" in str(error)
+
+
+def test_a_line_that_was_cut_off_belongs_to_the_log():
+    assert _said_in('{"version": "2026-03-04-01", "done": 3, "planned": 4}\n')["done"] == 3
+    for line in ('{"version": "2026-03\n', '{"log" 3}', "Traceback (most recent call last):\n", ""):
+        assert _said_in(line)["text"] == line.rstrip()
 
 
 @pytest.mark.usefixtures("no_child_left")

@@ -54,6 +54,24 @@ def test_every_hour_of_a_day_gives_the_same_date_when_the_clocks_change(monkeypa
     assert resolved(monkeypatch, scheduled.astimezone(dt.UTC).isoformat(), time_zone="Europe/Berlin") == before
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York", "Pacific/Kiritimati", "Asia/Kathmandu"])
+@pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25", "2024-02-29", "2026-12-31"])
+def test_every_minute_of_odd_days_belongs_to_the_local_day_before(monkeypatch, day, zone):
+    first = dt.datetime.fromisoformat(day).replace(tzinfo=dt.UTC)
+    config, seen = tiny_config({"time_zone": zone}), []
+    for minute in range(24 * 60):
+        scheduled = first + dt.timedelta(minutes=minute, seconds=59, microseconds=999_000)
+
+        class Run:
+            scheduled_start_time = scheduled
+
+        monkeypatch.setattr(logical_date, "flow_run", Run)
+        seen.append(logical_date.resolve_logical_date(None, config))
+        assert seen[-1] == scheduled.astimezone(ZoneInfo(zone)).date() - dt.timedelta(days=1)
+    assert seen == sorted(seen)
+    assert len(set(seen)) == (1 if zone == "UTC" else 2)
+
+
 @pytest.mark.parametrize(("lag", "expected"), [(0, "2026-03-05"), (1, "2026-03-04"), (30, "2026-02-03")])
 def test_the_lag_is_in_calendar_days(monkeypatch, lag, expected):
     assert resolved(monkeypatch, "2026-03-05T03:00:00+00:00", lag_days=lag) == dt.date.fromisoformat(expected)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from deepfm.data.window import held_back
 from deepfm.errors import ConfigError, TrainingError, WindowError
 from deepfm.metrics import auc
 from deepfm.training import loop
-from deepfm.training.loop import Trainer, new_model, resolve_device
+from deepfm.training.loop import Trainer, memory_errors, new_model, resolve_device
 from deepfm.training.losses import row_losses
 from tests.tiny_days import (
     CPU,
@@ -339,3 +340,15 @@ def test_cuda_is_used_where_it_is_and_refused_where_it_is_not(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve_device("auto").type == resolve_device("cuda").type == "cuda"
     assert resolve_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "told", [MemoryError(), RuntimeError("CUDA out of memory. Tried"), RuntimeError("alloc_cpu: can't allocate memory")]
+)
+def test_a_lack_of_memory_is_told_in_one_line_with_what_to_do(told):
+    window = SimpleNamespace(logical_date="2026-03-04")
+    with pytest.raises(TrainingError, match=r"ran out of memory .*2026-03-04.* Lower training\.batch_size"):
+        with memory_errors(window):  # type: ignore[arg-type]
+            raise told
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors(window):  # type: ignore[arg-type]
+        raise RuntimeError("shapes do not match")
