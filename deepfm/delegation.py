@@ -32,9 +32,7 @@ from deepfm.workspace import Workspace, open_workspace
 STALL_SECONDS = 600.0
 """How long a training may tell of nothing, neither a step nor a fetched file, before it is taken for hung."""
 _POLL_SECONDS = 0.2
-_OUT_OF_MEMORY = (
-    "so ends a process whose memory runs out; if it does so again, lower training.batch_size or give it more"
-)
+_OUT_OF_MEMORY = "so ends a process whose memory runs out; if so again, lower training.batch_size or give it more"
 
 Told = Callable[[str, int, int], None]
 """Called with a version, its training steps done and planned."""

@@ -1,7 +1,6 @@
 """The flow `backfill`: a range of dates, planned first, each day prepared once, with a calendar that stays current."""
 
 import datetime as dt
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from prefect import flow, get_run_logger, tags
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -193,10 +192,9 @@ def _train(
     parts = [left[n : n + _VERSIONS_OF_A_RUN] for n in range(0, len(left), _VERSIONS_OF_A_RUN)]
     for wave in (parts[n : n + groups] for n in range(0, len(parts), groups)):
         futures = [training_task().submit(workspace, part, train_on) for part in wave]
-        while not all(future.state.is_final() for future in futures):
+        while wait(futures, timeout=_REFRESH_SECONDS).not_done:
             done = sum(is_trained(workspace, version) for version in left)
             page.show(f"Trained {done} of {len(left)} versions on {train_on} ...")
-            time.sleep(_REFRESH_SECONDS)
         _log_failures(futures)
 
 

@@ -124,11 +124,12 @@ def _completed(outcome: RunOutcome) -> State[Any]:
 
 def _find_and_tag(settings: RetrainConfig, date: dt.date) -> str:
     """The queue in which this run's training waits; the run can be found by model and by day, if the server answers."""
+    queue = "default"
     with shown_if_possible(), get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id)
+        queue = "urgent" if run.auto_scheduled else "default"
         client.update_flow_run(run.id, tags={*run.tags, f"model:{settings.model}", f"day:{date}"})
-        return "urgent" if run.auto_scheduled else "default"
-    return "default"
+    return queue
 
 
 def lateness() -> dt.timedelta:

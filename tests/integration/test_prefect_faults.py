@@ -124,7 +124,7 @@ def test_after_thirty_days_of_downtime_only_the_newest_run_works_and_the_catch_u
     states = []
     with get_client(sync_client=True) as client:
         for days in range(30, -1, -1):
-            due = Scheduled(scheduled_time=now - dt.timedelta(days=days))
+            due: Any = Scheduled(scheduled_time=now - dt.timedelta(days=days))
             given = {"config": config, "skip_late": True}
             run = client.create_flow_run(retrain, parameters=given, state=due)
             states.append(_as_scheduled(run_flow, retrain, run, given))
@@ -195,9 +195,8 @@ def test_a_training_that_is_lost_twice_is_not_tried_a_third_time(monkeypatch):
 
 
 def test_a_day_that_breaks_costs_the_dates_that_need_it_and_no_others(arguments, monkeypatch):
+    from deepfm.pipeline import prepare_day as real
     from flows import backfill as module
-
-    real = module.prepare_day
 
     def breaks(workspace: Any, report: Any) -> Any:
         if report.logical_date == WORLD[0]:

@@ -347,8 +347,8 @@ def test_cuda_is_used_where_it_is_and_refused_where_it_is_not(monkeypatch):
 )
 def test_a_lack_of_memory_is_told_in_one_line_with_what_to_do(told):
     window = SimpleNamespace(logical_date="2026-03-04")
-    with pytest.raises(TrainingError, match=r"ran out of memory .*2026-03-04.* Lower training\.batch_size"):
-        with memory_errors(window):  # type: ignore[arg-type]
-            raise told
+    words = r"ran out of memory .*2026-03-04.* Lower training\.batch_size"
+    with pytest.raises(TrainingError, match=words), memory_errors(window):  # type: ignore[arg-type]
+        raise told
     with pytest.raises(RuntimeError, match="shapes"), memory_errors(window):  # type: ignore[arg-type]
         raise RuntimeError("shapes do not match")
