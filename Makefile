@@ -5,6 +5,8 @@ PY := .venv/bin/python
 INSTALLED := .venv/.installed
 TORCH_INDEX ?=
 TEST_SECONDS := 3600
+# The tests of a file stay together. More workers than two need a machine with more than two cores.
+TEST_WORKERS := 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup fmt lint types arch test test-integration test-e2e check demo up down evidence-main evidence-clicks evidence-prefect clean
@@ -43,7 +45,7 @@ arch: setup ## Check the import contracts and the rules about the source
 	$(PY) -m pytest tests/architecture
 
 test: setup ## Run every test but the benchmarks, with branch coverage
-	$(PY) -m pytest -m "not benchmark" --session-timeout=$(TEST_SECONDS) --cov --cov-branch --cov-report=term
+	$(PY) -m pytest -m "not benchmark" --numprocesses=$(TEST_WORKERS) --dist=loadfile --session-timeout=$(TEST_SECONDS) --cov --cov-branch --cov-report=term
 
 test-integration: setup ## Run the tests that need a real store or runtime
 	$(PY) -m pytest tests/integration

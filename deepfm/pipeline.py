@@ -185,7 +185,8 @@ def train_challenger(workspace: Workspace, window: Window, *, progress: Progress
     """
     from deepfm.training.batches import WindowRows
     from deepfm.training.checkpoint import ResumeStates
-    from deepfm.training.loop import Trainer, memory_errors
+    from deepfm.training.loop import Trainer
+    from deepfm.training.memory import memory_errors
     from deepfm.training.tensorboard import write_events
     from deepfm.weights import pack
 

@@ -141,7 +141,8 @@ def _apply() -> None:
     from deployments.automations import NO_PROMOTION_DAYS, apply_automations
 
     settings = load_config(CONFIG)
-    text = apply.render(settings, config=CONFIG, store=None, at="06:15", name="", directory=HERE.parent)
+    at = os.environ.get("UP_AT", "06:15")
+    text = apply.render(settings, config=CONFIG, store=None, at=at, name="", directory=HERE.parent)
     with get_client(sync_client=True) as client:
         for pool in apply.POOLS:
             apply.apply_pool(client, pool)

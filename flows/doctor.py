@@ -181,7 +181,7 @@ def _holders(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> l
     runs = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))
     now = dt.datetime.now(dt.UTC)
     began = [(run, run.start_time or run.expected_start_time or now) for run in runs]
-    return [f"{run.name} for {(now - since).total_seconds() / 60:.0f} min" for run, since in began]
+    return [f"{run.name} for {max((now - since).total_seconds(), 0) / 60:.0f} min" for run, since in began]
 
 
 def _schedule(client: "SyncPrefectClient", daily: "DeploymentResponse") -> Check:

@@ -2,10 +2,8 @@
 
 import logging
 import math
-import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -30,29 +28,6 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 """Called with steps done and steps planned."""
 _SCORING_ROWS = 16_384
-_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
-"""What torch says of it, of a device and of the CPU."""
-
-
-@contextmanager
-def memory_errors(window: Window) -> Iterator[None]:
-    """Within it, a lack of memory is an error of ours, whoever noticed it.
-
-    The batch is not made smaller here: its size shapes the model, so the configuration says it.
-
-    Raises:
-        TrainingError: terminal; memory ran out.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as cause:
-        if isinstance(cause, RuntimeError) and not _OUT_OF_MEMORY.search(str(cause)):
-            raise
-        raise TrainingError(
-            "training ran out of memory",
-            where=f"window of {window.logical_date}",
-            next_step="Lower training.batch_size, or give it more memory: it goes on from its last stored state.",
-        ) from cause
 
 
 class Fitted(NamedTuple):

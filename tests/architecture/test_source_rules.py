@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 BANNED_NAME = re.compile(r"(utils?|helpers?|common|misc|base_.*)")
+WALL_CLOCK = re.compile(r"\b(time\.time|time_ns|now|utcnow|today)$")
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec", "torch.load", "yaml.load", "os.system", "pickle.load", "pickle.loads"}
 UNSAFE_SWITCHES = {"shell", "allow_pickle"}
@@ -78,6 +79,15 @@ def great_expectations_imports(tree: ast.Module) -> Iterator[str]:
             return
 
 
+def wall_clocks(tree: ast.Module) -> Iterator[str]:
+    """Reads of the wall clock, which may jump back: what measures a duration uses time.monotonic."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and re.search(
+            r"\b(time\.time|time_ns|now|utcnow|today)$", ast.unparse(node.func)
+        ):
+            yield f"line {node.lineno}: call of {ast.unparse(node.func)}"
+
+
 def more_than_a_docstring(tree: ast.Module) -> Iterator[str]:
     """Statements of a package's __init__ beyond its docstring."""
     if ast.get_docstring(tree) is None:
@@ -121,6 +131,21 @@ def test_only_validation_imports_great_expectations():
     assert importers == {ROOT / "deepfm/data/validation.py"}
 
 
+def test_the_wall_clock_tells_when_and_never_how_long():
+    # When an entry was made, what a server's or a file's time is compared with, which day it is.
+    readers = {name_of(path) for path in LIBRARY if offences([path], wall_clocks)}
+    assert readers == {
+        "deepfm/doctor/examination.py",
+        "deepfm/doctor/store.py",
+        "deepfm/pipeline.py",
+        "deepfm/promotion.py",
+        "deepfm/storage/cache.py",
+        "flows/backfill.py",
+        "flows/doctor.py",
+        "flows/retrain.py",
+    }
+
+
 def test_a_package_init_is_a_docstring():
     # storage hands out its narrow face, so that its callers cannot depend on which store it is.
     inits = [path for path in LIBRARY if path.name == "__init__.py" and path.parent.name != "storage"]
@@ -148,6 +173,8 @@ def test_every_package_has_an_init():
         (prints, "print(1)"),
         (long_functions, "def f():\n" + "    x = 1\n" * MAX_FUNCTION_LINES),
         (great_expectations_imports, "def f():\n    from great_expectations import checkpoint"),
+        (wall_clocks, "began = time.time()"),
+        (wall_clocks, "import datetime as dt\nwhen = dt.datetime.now(dt.UTC)"),
         (more_than_a_docstring, '"""A package."""\n\nfrom a import b'),
         (more_than_a_docstring, ""),
     ],
@@ -164,6 +191,7 @@ def test_a_check_finds_its_offender(check: Check, offender: str):
         (prints, "console.print(1)"),
         (long_functions, "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 1)),
         (great_expectations_imports, "import great_expectations_like"),
+        (wall_clocks, "began = time.monotonic()"),
         (more_than_a_docstring, '"""A package."""\n'),
     ],
 )

@@ -160,11 +160,19 @@ def kill(*pids: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def _quiet_hour() -> str:
+    """A time for the daily run, and for the search two hours later, that does not come while a test lasts."""
+    now = dt.datetime.now(dt.UTC).hour
+    hour = next(hour for hour in (5, 13, 20) if all((at - now) % 24 >= 2 for at in (hour, hour + 2)))
+    return f"{hour:02}:15"
+
+
 @contextmanager
 def everything_up(folder: Path, **variables: str) -> Iterator[Up]:
     """All of it, with variables for `make up`, gone afterwards without a process left behind."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "AWS_", "DEEPFM_"))}
-    plain |= {"UP_DIR": str(folder), "UP_PORT": str(free_ports(1)[0]), "OMP_NUM_THREADS": "1", **variables}
+    plain |= {"UP_DIR": str(folder), "UP_PORT": str(free_ports(1)[0]), "UP_AT": _quiet_hour(), "OMP_NUM_THREADS": "1"}
+    plain |= variables
     up = Up(folder, plain)
     try:
         up.again()

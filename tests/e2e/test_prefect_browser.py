@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,17 @@ def choose(tab: Tab, option: str) -> None:
     )
 
 
+def type_number(tab: Tab, name: str, value: int) -> None:
+    """The field of a parameter holds a number, as if somebody had typed it."""
+    found = f"""[...document.querySelectorAll('input[type=number]')].find(
+        field => field.closest('.schema-form-property, .p-label')?.innerText.toLowerCase().includes('{name}'))"""
+    tab.evaluate(f"(() => {{ const field = {found}; field.focus(); field.select(); }})()")
+    for letter in str(value):
+        tab.call("Input.dispatchKeyEvent", type="char", text=letter)
+    tab.wait_for(f"{found}.value === '{value}'")
+    tab.evaluate("document.activeElement.blur()")
+
+
 def press(tab: Tab, words: str) -> None:
     tab.evaluate(f"[...document.querySelectorAll('button')].find(b => b.innerText.trim() === '{words}').click()")
 
@@ -76,28 +88,48 @@ def keep(tab: Tab, name: str, *, height: int = 1400) -> None:
         tab.picture(Path(PICTURES) / name)
 
 
-def test_a_week_is_backfilled_from_the_form_and_followed_to_its_calendar(up, tab):
+@pytest.fixture
+def form(up, tab) -> str:
+    """Address of the form, which is open and complete."""
     deployment = up.call("print(json.dumps(str(client.read_deployment_by_name('backfill/range').id)))")
-    form = f"{up.url}/deployments/deployment/{deployment}/run"
-    tab.open(form, width=1280, height=1400)
+    address = f"{up.url}/deployments/deployment/{deployment}/run"
+    tab.open(address, width=1280, height=1400)
     tab.wait_for("document.body.innerText.includes('First logical date.')")
     for told in ("Whether a date may become champion", "Only plan", "Why; it is shown on the calendar."):
         tab.wait_for(f"document.body.innerText.includes({told!r})")
+    return address
+
+
+def by_hand(up: Up) -> list[dict[str, Any]]:
+    return [run for run in up.runs("backfill") if not run["auto_scheduled"]]
+
+
+@pytest.mark.usefixtures("form")
+def test_the_form_refuses_what_cannot_be_meant(up, tab):
     press(tab, "Submit")  # without a start and an end
-    refusal = "document.body.innerText.includes('is a required property')"
-    tab.wait_for(refusal)
-    assert not [run for run in up.runs("backfill") if not run["auto_scheduled"]]
+    tab.wait_for("document.body.innerText.includes('is a required property')")
+    type_date(tab, 0, up.last)
+    type_date(tab, 1, up.last)
+    tab.wait_for("!document.body.innerText.includes('is a required property')")
+    type_number(tab, "max parallel", 99)
+    time.sleep(2)  # as below
+    press(tab, "Submit")
+    tab.wait_for("document.body.innerText.includes('is greater than the maximum of 8')")
+    assert by_hand(up) == []
+
+
+@pytest.mark.usefixtures("form")
+def test_a_week_is_backfilled_from_the_form_and_followed_to_its_calendar(up, tab):
     first, last = up.last - dt.timedelta(days=6), up.last
     type_date(tab, 0, first)
     type_date(tab, 1, last)
     choose(tab, "if newer than the champion")
-    tab.wait_for(f"!{refusal}")
     keep(tab, "backfill-form.png")
     tab.wait_for("document.body.innerText.includes('Validate parameters')")
     time.sleep(2)  # the form looks at what was typed in its own time, and takes no submission meanwhile
     press(tab, "Submit")
     tab.wait_for("!location.pathname.endsWith('/run')")
-    run = wait(lambda: [run for run in up.runs("backfill") if not run["auto_scheduled"]], seconds=30)[0]
+    run = wait(lambda: by_hand(up), seconds=30)[0]
     assert run["parameters"]["start"] == str(first)
     assert run["parameters"]["promote"] == "if newer than the champion"
     seen = followed(up, run["id"])

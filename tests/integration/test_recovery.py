@@ -1,16 +1,18 @@
 """A run that was cut off anywhere, or repeated anywhere in the world, ends in the same version and one log entry."""
 
 import hashlib
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from deepfm import layout
 from deepfm.retraining import retrain
-from tests.places import Killed, local_place, onnx_of
+from tests.places import Killed, Place, local_place, onnx_of
 from tests.tiny_days import HOLDOUT
 
 PROGRAM = """
@@ -121,3 +123,25 @@ def test_fresh_processes_anywhere_in_the_world_make_the_same_file(reference, tmp
         )
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stdout.splitlines()[-1] == expected
+
+
+def _race(place: Place, barrier: Any, outcomes: Any) -> None:
+    barrier.wait()
+    outcomes.put(retrain(place.workspace(), HOLDOUT))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+def test_eight_processes_that_start_the_same_day_at_once_promote_it_once(here, reference):
+    processes = multiprocessing.get_context("fork")
+    barrier, outcomes = processes.Barrier(8), processes.Queue()
+    running = [processes.Process(target=_race, args=(here, barrier, outcomes)) for _ in range(8)]
+    for process in running:
+        process.start()
+    found = [outcomes.get(timeout=120) for _ in running]
+    for process in running:
+        process.join(timeout=30)
+    assert [process.exitcode for process in running] == [0] * 8
+    assert {(outcome.version, outcome.status) for outcome in found} == {(reference.outcome.version, "promoted")}
+    workspace = here.workspace()
+    assert [entry.version for entry in workspace.registry.entries()] == [reference.outcome.version]
+    assert onnx_of(workspace, found[0]) == reference.onnx

@@ -21,8 +21,9 @@ from deepfm.data.window import held_back
 from deepfm.errors import ConfigError, TrainingError, WindowError
 from deepfm.metrics import auc
 from deepfm.training import loop
-from deepfm.training.loop import Trainer, memory_errors, new_model, resolve_device
+from deepfm.training.loop import Trainer, new_model, resolve_device
 from deepfm.training.losses import row_losses
+from deepfm.training.memory import memory_errors
 from tests.tiny_days import (
     CPU,
     DAYS,
