@@ -27,10 +27,13 @@ from deepfm.errors import DeepFMError, TrainingLostError
 from deepfm.manifests import TrainingResult, Window
 from deepfm.pipeline import train_challenger, version_of
 from deepfm.storage import open_store
+from deepfm.training.memory import OUT_OF_MEMORY
 from deepfm.workspace import Workspace, open_workspace
 
 STALL_SECONDS = 600.0
 """How long a training may tell of nothing, neither a step nor a fetched file, before it is taken for hung."""
+KEEP_SECONDS = 600.0
+"""How long the device is kept before it is given back between two versions: an urgent training gets its turn."""
 _POLL_SECONDS = 0.2
 _OUT_OF_MEMORY = "so ends a process whose memory runs out; if so again, lower training.batch_size or give it more"
 
@@ -86,9 +89,12 @@ def train_watched(
     versions: Sequence[str],
     *,
     stall_seconds: float = STALL_SECONDS,
+    keep_seconds: float = KEEP_SECONDS,
     told: Told | None = None,
 ) -> dict[str, DeepFMError]:
-    """Every version is trained, one after the other in one child process, or has its error in the answer.
+    """Versions are trained, one after the other in one child process, or have their error in the answer.
+
+    Those that are not begun within `keep_seconds` are left; the first always is.
 
     An exception in the caller, such as a cancellation, ends the child and everything that it started.
 
@@ -97,6 +103,7 @@ def train_watched(
         model: The model.
         versions: Ids of requested versions.
         stall_seconds: How long the child may make no step.
+        keep_seconds: How long versions are begun.
         told: Called with every step that the child tells of.
 
     Raises:
@@ -104,7 +111,8 @@ def train_watched(
             stored state when it is asked for again.
     """
     failed: dict[str, DeepFMError] = {}
-    with _child(store_url, model, versions) as (process, lines):
+    lacks_memory = False
+    with _child(store_url, model, versions, keep_seconds) as (process, lines):
         heard = time.monotonic()
         while True:
             try:
@@ -122,6 +130,7 @@ def train_watched(
             if line is None:
                 break
             if "log" in line:
+                lacks_memory = lacks_memory or OUT_OF_MEMORY.search(line["text"]) is not None
                 logging.getLogger(line["name"]).log(line["log"], "%s", line["text"])
             elif "error" in line:
                 failed[line["version"]] = _error_of(line)
@@ -131,7 +140,7 @@ def train_watched(
     if code != 0:
         raise TrainingLostError(
             f"process that trains {model} ended",
-            observed=_ending(code),
+            observed=_ending(code, lacks_memory=lacks_memory),
             where=", ".join(versions),
             next_step="It goes on from its last stored state when it is run again.",
         )
@@ -140,11 +149,11 @@ def train_watched(
 
 @contextmanager
 def _child(
-    store_url: str, model: str, versions: Sequence[str]
+    store_url: str, model: str, versions: Sequence[str], keep_seconds: float
 ) -> Iterator[tuple[subprocess.Popen[str], "SimpleQueue[dict[str, Any] | None]"]]:
     """The child and what it tells, None last; nothing of it is left afterwards."""
     process = subprocess.Popen(  # noqa: S603 - this Python and a module of ours; no shell reads the arguments
-        [sys.executable, "-m", "deepfm.delegation", store_url, model, *versions],
+        [sys.executable, "-m", "deepfm.delegation", str(keep_seconds), store_url, model, *versions],
         stdin=subprocess.PIPE,  # never written to: it closes when this process is gone, however that comes
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -183,12 +192,14 @@ def _end_group(process: subprocess.Popen[str]) -> None:
         process.stdin.close()
 
 
-def _ending(code: int) -> str:
-    if code in {-signal.SIGKILL, -signal.SIGABRT}:
-        return f"killed by signal {-code}: {_OUT_OF_MEMORY}"
+def _ending(code: int, *, lacks_memory: bool) -> str:
+    """How a process ended, by its code and by whether it spoke of a lack of memory."""
+    told = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    if code == -signal.SIGKILL or lacks_memory:
+        return f"{told}: {_OUT_OF_MEMORY}"
     if code < 0:
-        return f"killed by signal {-code} ({signal.strsignal(-code)})"
-    return f"exit code {code}; its log says more"
+        return f"{told} ({signal.strsignal(-code)})"
+    return f"{told}; its log says more"
 
 
 def _error_of(line: dict[str, Any]) -> DeepFMError:
@@ -197,12 +208,16 @@ def _error_of(line: dict[str, Any]) -> DeepFMError:
     return kind(line["problem"])
 
 
-def _serve(store_url: str, model: str, versions: Sequence[str]) -> None:
+def _serve(keep_seconds: float, store_url: str, model: str, versions: Sequence[str]) -> None:
     """The child: trains the versions and tells of it on stdout, until it is done or its parent is gone."""
+    began = time.monotonic()
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     said = _Said()
     logging.basicConfig(level=logging.INFO, handlers=[_Told(said)])
-    for version in versions:
+    for number, version in enumerate(versions):
+        if number and time.monotonic() - began > keep_seconds:
+            logging.getLogger(__name__).info("gives the device back with %d versions left", len(versions) - number)
+            break
         try:
             train_requested(store_url, model, version, told=said.step)
         except DeepFMError as error:
@@ -246,4 +261,4 @@ def _leave_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], sys.argv[2], sys.argv[3:])
+    _serve(float(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])

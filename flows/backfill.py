@@ -37,8 +37,6 @@ _MEETS_EVERY_DATE = (ConfigError, NoSpaceError, StoreUnavailableError, UsageErro
 """What would end the next date, too: the backfill ends with it, and goes on from there when it is asked for again."""
 Promote = Literal["never", "if newer than the champion"]
 _REFRESH_SECONDS = 3.0
-_VERSIONS_OF_A_RUN = 8
-"""Trainings of one run on the other pool: its start costs little for each, and an urgent one gets its turn between."""
 
 
 class _Range(NamedTuple):
@@ -189,13 +187,23 @@ def _train(
         with _of_single_dates(f"window of {date}"):
             versions.append(request_training(workspace, window_of(workspace, date, runner=runner)))
     left = [version for version in versions if not is_trained(workspace, version)]
-    parts = [left[n : n + _VERSIONS_OF_A_RUN] for n in range(0, len(left), _VERSIONS_OF_A_RUN)]
-    for wave in (parts[n : n + groups] for n in range(0, len(parts), groups)):
-        futures = [training_task().submit(workspace, part, train_on) for part in wave]
+    parts = [part for n in range(groups) if (part := left[n::groups])]
+    while parts:
+        futures = [training_task().submit(workspace, part, train_on) for part in parts]
         while wait(futures, timeout=_REFRESH_SECONDS).not_done:
             done = sum(is_trained(workspace, version) for version in left)
             page.show(f"Trained {done} of {len(left)} versions on {train_on} ...")
         _log_failures(futures)
+        parts = [rest for part in parts if (rest := _rest(workspace, part))]
+
+
+def _rest(workspace: Workspace, versions: list[str]) -> list[str]:
+    """What a training run has not begun when it gave the device back; nothing, if it got nowhere.
+
+    What it left out before the last version that it trained has failed.
+    """
+    trained = [number for number, version in enumerate(versions) if is_trained(workspace, version)]
+    return versions[trained[-1] + 1 :] if trained else []
 
 
 def _log_failures(futures: Sequence[PrefectFuture[None]]) -> None:

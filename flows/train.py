@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from deepfm.delegation import STALL_SECONDS, train_watched
+from deepfm.delegation import KEEP_SECONDS, STALL_SECONDS, train_watched
 from deepfm.errors import DeepFMError, TrainingError, TrainingLostError
 from flows.delegated import name_of_training
 from flows.logs import let_library_speak, shown_if_possible
@@ -26,7 +26,13 @@ def _name_of_run() -> str:
 
 
 @flow(name="train", flow_run_name=_name_of_run, persist_result=False, validate_parameters=True)
-def train(store: str, model: str, versions: list[str], stall_seconds: float = STALL_SECONDS) -> State[Any]:
+def train(
+    store: str,
+    model: str,
+    versions: list[str],
+    stall_seconds: float = STALL_SECONDS,
+    keep_seconds: float = KEEP_SECONDS,
+) -> State[Any]:
     """Train versions that were asked for, one after the other, in a watched process of their own.
 
     What is to be trained, and what comes of it, is in the store: only names travel.
@@ -36,12 +42,15 @@ def train(store: str, model: str, versions: list[str], stall_seconds: float = ST
         model: Name of the model.
         versions: Ids of the versions, such as 2026-11-01-0123456789abcdef.
         stall_seconds: A training that makes no step for so long is taken for hung, ended and tried once more.
+        keep_seconds: After so long no further version is begun: others get the device, and whoever asked asks again.
     """
     let_library_speak()
     shown = _Shown(len(versions))
 
     def attempt() -> dict[str, DeepFMError]:
-        return train_watched(store, model, versions, stall_seconds=stall_seconds, told=shown.step)
+        return train_watched(
+            store, model, versions, stall_seconds=stall_seconds, keep_seconds=keep_seconds, told=shown.step
+        )
 
     try:
         try:
@@ -56,7 +65,7 @@ def train(store: str, model: str, versions: list[str], stall_seconds: float = ST
         get_run_logger().error("%s: %s", version, reason)
     if failed:
         return Failed(message=_line(next(iter(failed.values()))))
-    return Completed(message=f"{len(versions)} trained")
+    return Completed(message=f"{shown.begun} of {len(versions)} trained")
 
 
 def _last(attempt: Callable[[], dict[str, DeepFMError]]) -> dict[str, DeepFMError]:
@@ -85,6 +94,11 @@ class _Shown:
         self._percent = 0.0
         # Outside of an event loop these calls are plain ones.
         self._artifact = cast("UUID", create_progress_artifact(0.0, description="training steps done"))
+
+    @property
+    def begun(self) -> int:
+        """Versions of which a step was heard."""
+        return len(self._begun)
 
     def step(self, version: str, done: int, planned: int) -> None:
         if version not in self._begun:

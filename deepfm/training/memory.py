@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from deepfm.errors import TrainingError
 from deepfm.manifests import Window
 
-_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
-"""What torch says of it, of a device and of the CPU."""
+OUT_OF_MEMORY = re.compile(
+    "out of memory|(can't|cannot) allocate memory|not enough memory|MemoryError|bad_alloc|memory allocation of .* failed",
+    re.IGNORECASE,
+)
+"""What torch, Python, C++ and Rust say of it."""
 
 
 @contextmanager
@@ -23,7 +26,7 @@ def memory_errors(window: Window) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as cause:
-        if isinstance(cause, RuntimeError) and not _OUT_OF_MEMORY.search(str(cause)):
+        if isinstance(cause, RuntimeError) and not OUT_OF_MEMORY.search(str(cause)):
             raise
         raise TrainingError(
             "training ran out of memory",

@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pyarrow as pa
 import pytest
@@ -88,6 +88,23 @@ def test_each_day_is_judged_and_prepared_once_and_the_dates_are_runs_of_their_ow
     assert f"backfill tiny {WORLD[0]} to {HOLDOUT}" in names
     again = run(**asked)
     assert again.name == "Nothing to do"
+
+
+@pytest.mark.parametrize(
+    ("trained", "rest"),
+    [
+        ("", ""),  # it got nowhere: the dates say why
+        ("a", "bcd"),
+        ("bc", "d"),  # what was left out has failed
+        ("abcd", ""),
+        ("d", ""),
+    ],
+)
+def test_a_training_run_that_gave_the_device_back_is_followed_by_another(monkeypatch, trained, rest):
+    from flows import backfill as module
+
+    monkeypatch.setattr(module, "is_trained", lambda _, version: version in trained)
+    assert module._rest(cast("Any", None), list("abcd")) == list(rest)
 
 
 def test_nothing_is_promoted_unless_it_is_asked_for(asked, here):

@@ -99,6 +99,15 @@ def test_each_version_has_its_own_error_and_does_not_stop_the_others(here):
     assert is_trained(here.workspace(), good)
 
 
+@pytest.mark.usefixtures("no_child_left")
+def test_the_device_is_given_back_between_two_versions(here):
+    store, model, first = asked_for(here)
+    _, _, second = asked_for(here, {"training.seed": 2})
+    assert first != second
+    assert train_watched(store, model, [first, second], keep_seconds=0.0) == {}
+    assert [is_trained(here.workspace(), version) for version in (first, second)] == [True, False]
+
+
 def test_a_request_that_nobody_made_is_not_there(here):
     with pytest.raises(NotFoundError, match=r"request\.json"):
         train_requested(here.store, "tiny", "2026-03-04-0123456789abcdef")
