@@ -130,8 +130,7 @@ def train_watched(
             if line is None:
                 break
             if "log" in line:
-                lacks_memory = lacks_memory or OUT_OF_MEMORY.search(line["text"]) is not None
-                logging.getLogger(line["name"]).log(line["log"], "%s", line["text"])
+                lacks_memory |= _logged(line)
             elif "error" in line:
                 failed[line["version"]] = _error_of(line)
             elif told is not None:
@@ -200,6 +199,12 @@ def _ending(code: int, *, lacks_memory: bool) -> str:
     if code < 0:
         return f"{told} ({signal.strsignal(-code)})"
     return f"{told}; its log says more"
+
+
+def _logged(line: dict[str, Any]) -> bool:
+    """Whether a line of the child's log, which is ours now, speaks of a lack of memory."""
+    logging.getLogger(line["name"]).log(line["log"], "%s", line["text"])
+    return OUT_OF_MEMORY.search(line["text"]) is not None
 
 
 def _error_of(line: dict[str, Any]) -> DeepFMError:

@@ -71,21 +71,26 @@ class Plan(NamedTuple):
         return Counter(day.word for day in self.days)
 
 
-def check_range(start: dt.date, end: dt.date, *, today: dt.date, large: bool = False) -> None:
+def check_range(start: dt.date, end: dt.date, *, last_whole: dt.date, large: bool = False) -> None:
     """Nothing, if a backfill of the range can be meant.
 
     Args:
         start: First logical date.
         end: Last one.
-        today: Where the model is.
+        last_whole: The last day that is over, where the model is.
         large: Whether more than a month was confirmed.
 
     Raises:
         UsageError: terminal; the range is reversed, too long or not over yet.
     """
     days = len(dates_between(start, end))
-    if end > today:
-        raise UsageError("range ends in the future", observed=f"{end}, today is {today}", next_step="Choose an end.")
+    if end > last_whole:
+        raise UsageError(
+            "range ends with a day that is not over",
+            observed=str(end),
+            required=f"{last_whole} at most",
+            next_step="Choose an earlier end.",
+        )
     if days > LARGE_DAYS and not large:
         raise UsageError(
             "range is long",

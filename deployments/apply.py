@@ -290,6 +290,8 @@ def _comparison(there: DeploymentResponse, entry: dict[str, Any]) -> list[tuple[
     return [
         ("entry point", there.entrypoint == entry["entrypoint"]),
         ("work pool", there.work_pool_name == entry["work_pool"]["name"]),
+        ("work queue", there.work_queue_name == entry["work_pool"]["work_queue_name"]),
+        ("description", there.description == entry["description"]),
         ("parameters", there.parameters == entry["parameters"]),
         ("tags", there.tags == entry.get("tags", [])),
         ("schedules", schedules == wanted),

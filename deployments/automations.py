@@ -17,6 +17,9 @@ NO_PROMOTION_DAYS = 3
 """How long nothing may be promoted before somebody is told."""
 DEAD_AFTER_SECONDS = 90
 """Three missed heartbeats."""
+BEGINS_WITHIN_SECONDS = 150
+_BEGINNINGS = ("Running", "Scheduled", "Late", "AwaitingConcurrencySlot", "AwaitingRetry", "Cancelling")
+"""What may follow Pending: the run began, or waits once more."""
 _BLOCK = "deepfm-notify"
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", *STATE_NAMES)
 """Events are named after the name of a state."""
@@ -34,7 +37,8 @@ def apply_automations(client: SyncPrefectClient, model: str, *, notify: str | No
     block = _block(notify) if notify else _known_block(client)
     for automation in wanted(model, block=block, days=days):
         _replace(client, automation)
-        yield automation.name + ("" if block or "dead" in automation.name else " (tells nobody yet: give --notify)")
+        silent = block is None and automation.name.startswith("deepfm: tell")
+        yield automation.name + (" (tells nobody yet: give --notify)" if silent else "")
 
 
 def _replace(client: SyncPrefectClient, automation: AutomationCore) -> None:
@@ -71,6 +75,25 @@ def wanted(model: str, *, block: UUID | None, days: int) -> list[AutomationCore]
                 ChangeFlowRunState(
                     state=StateType.CRASHED,
                     message=f"no heartbeat for {DEAD_AFTER_SECONDS} s: its process or its machine is gone",
+                )
+            ],
+        ),
+        AutomationCore(
+            name="deepfm: runs that never begin are crashed",
+            description="A run that a worker has taken begins in seconds; if it does not, its worker is gone.",
+            trigger=EventTrigger(
+                match={"prefect.resource.id": "prefect.flow-run.*"},
+                for_each={"prefect.resource.id"},
+                after={"prefect.flow-run.Pending"},
+                expect={*(f"prefect.flow-run.{state}" for state in (*_BEGINNINGS, *_ENDS))},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=dt.timedelta(seconds=BEGINS_WITHIN_SECONDS),
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.CRASHED,
+                    message=f"taken by a worker and not begun in {BEGINS_WITHIN_SECONDS} s: its worker is gone",
                 )
             ],
         ),

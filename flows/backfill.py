@@ -20,7 +20,7 @@ from deepfm.backfilling import Remembering
 from deepfm.config import RetrainConfig
 from deepfm.config_file import load_config
 from deepfm.delegation import is_trained, request_training
-from deepfm.errors import ConfigError, DeepFMError, NoSpaceError, StoreUnavailableError, UsageError
+from deepfm.errors import ConfigError, ConflictError, DeepFMError, NoSpaceError, StoreUnavailableError, UsageError
 from deepfm.pipeline import prepare_day, validate_day
 from deepfm.planning import Order, Plan, Which, check_range, days_needed, plan_of
 from deepfm.retraining import RunOutcome, failure, window_of
@@ -33,7 +33,7 @@ from flows.retrain import NEXT_RUN_AFTER, SHARED_RUNNER, lateness, retrain
 from flows.tasks import StageTasks, training_task
 
 MOST_PARALLEL = 8
-_MEETS_EVERY_DATE = (ConfigError, NoSpaceError, StoreUnavailableError, UsageError)
+_MEETS_EVERY_DATE = (ConfigError, ConflictError, NoSpaceError, StoreUnavailableError, UsageError)
 """What would end the next date, too: the backfill ends with it, and goes on from there when it is asked for again."""
 Promote = Literal["never", "if newer than the champion"]
 _REFRESH_SECONDS = 3.0
@@ -103,9 +103,10 @@ def backfill(  # noqa: PLR0913 - one argument per field of the form
     if last_days and (late := lateness()) >= NEXT_RUN_AFTER:
         return Completed(name="Skipped", message=f"{late.total_seconds() / 3600:.0f} h late: a newer one looks further")
     first, last = _range(settings, start, end, last_days)
-    check_range(first, last, today=dt.datetime.now(ZoneInfo(settings.time_zone)).date(), large=large)
+    check_range(first, last, last_whole=_last_whole_day(settings), large=large)
     workspace = open_workspace(settings, store_url=store)
-    plan = plan_of(workspace, first, last, which, promoting=promote != "never")
+    # What a person has kept from promotion, by a backfill without it, the daily search does not promote.
+    plan = plan_of(workspace, first, last, which, promoting=promote != "never" and not last_days)
     dates = plan.chosen if order == "oldest first" else tuple(reversed(plan.chosen))
     asked = f"{which}, promote {promote}, {order}, {max_parallel} at a time"
     page = BackfillPage(
@@ -139,6 +140,12 @@ def _range(settings: RetrainConfig, start: dt.date, end: dt.date, last_days: int
         return _Range(start, end)
     due = resolve_logical_date(None, settings)
     return _Range(due - dt.timedelta(days=last_days - 1), due)
+
+
+def _last_whole_day(settings: RetrainConfig) -> dt.date:
+    """Today where the model is judged on the day it runs, yesterday otherwise."""
+    today = dt.datetime.now(ZoneInfo(settings.time_zone)).date()
+    return today - dt.timedelta(days=min(settings.lag_days, 1))
 
 
 def _promise(model: str, plan: Plan, *, dry_run: bool) -> str:
@@ -191,8 +198,9 @@ def _train(
     while parts:
         futures = [training_task().submit(workspace, part, train_on) for part in parts]
         while wait(futures, timeout=_REFRESH_SECONDS).not_done:
-            done = sum(is_trained(workspace, version) for version in left)
-            page.show(f"Trained {done} of {len(left)} versions on {train_on} ...")
+            done = [version for version in left if is_trained(workspace, version)]
+            page.trained = {dt.date.fromisoformat(version[:10]) for version in done}
+            page.show(f"Trained {len(done)} of {len(left)} versions on {train_on} ...")
         _log_failures(futures)
         parts = [rest for part in parts if (rest := _rest(workspace, part))]
 
@@ -207,9 +215,10 @@ def _rest(workspace: Workspace, versions: list[str]) -> list[str]:
 
 
 def _log_failures(futures: Sequence[PrefectFuture[None]]) -> None:
+    """What failed is in the log; what would fail for every date is raised."""
     for future in futures:
-        if not future.state.is_completed():
-            get_run_logger().warning("a training run did not end well: %s", future.state.message)
+        with _of_single_dates("a training run"):
+            future.result()
 
 
 def _gate(

@@ -19,6 +19,7 @@ from flows.logs import shown_if_possible
 
 _MARKS = {
     "to be retrained": "○",
+    "trained": "◐",
     "champion": "★",
     "promoted": "✓",
     "cleared": "✓",
@@ -35,7 +36,7 @@ _MARKS = {
     "prepared": "·",
 }
 """Signs that every font has: the page may be read where there are no emoji."""
-_WITHOUT_REASON = {"champion", "promoted", "to be retrained", "not delivered", "cleared"}
+_WITHOUT_REASON = {"champion", "promoted", "to be retrained", "trained", "not delivered", "cleared"}
 
 
 class BackfillPage:
@@ -52,9 +53,13 @@ class BackfillPage:
         """
         self._plan, self._heading, self._notes = plan, heading, notes
         self._outcomes: dict[dt.date, RunOutcome] = {}
+        self.trained: set[dt.date] = set()
+        """Dates whose versions are trained and not gated yet."""
         self._key = key_of(model, "backfill")
-        create_markdown_artifact(self._markdown("Planned."), key=self._key, description=f"Backfill of {model}")
-        self._id = self._created()
+        self._id: UUID | None = None
+        with shown_if_possible():
+            create_markdown_artifact(self._markdown("Planned."), key=self._key, description=f"Backfill of {model}")
+            self._id = self._created()
 
     def show(self, now: str, outcomes: Mapping[dt.date, RunOutcome] | None = None) -> None:
         """The page says what is at work now, and what has come of the dates so far."""
@@ -96,6 +101,8 @@ class BackfillPage:
 
     def _word(self, date: dt.date, planned: str, *, chosen: bool) -> str:
         outcome = self._outcomes.get(date)
+        if outcome is None and date in self.trained:
+            return "trained"
         if outcome is None:
             return "to be retrained" if chosen else planned
         if outcome.status == "not_promoted":
@@ -110,8 +117,9 @@ class BackfillPage:
         for day in self._plan.days:
             outcome, word = self._outcomes.get(day.date), words[day.date]
             row = outcome or day.row
+            now = f", now {day.word}" if word == "to be retrained" else ""
             figures = f"{_figure(row.challenger_auc)} | {_figure(row.champion_auc)}"
-            lines.append(f"| {day.date:%a} {day.date} | {_MARKS[word]} {word} | {figures} |")
+            lines.append(f"| {day.date:%a} {day.date} | {_MARKS[word]} {word}{now} | {figures} |")
             if row.reasons and word not in _WITHOUT_REASON:
                 why.append(f"- **{day.date}** {escaped(row.reasons[0])}")
         return [*lines, "", *why]

@@ -3,23 +3,22 @@
 import re
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Crashed
 
 from deepfm import errors
-from deepfm.errors import ConfigError, DeepFMError, TrainingError, TrainingLostError
+from deepfm.errors import ConfigError, ConflictError, DeepFMError, TrainingError, TrainingLostError
 from flows.logs import shown_if_possible
 
 POLL_SECONDS = 1.0
-_WAITING = {StateType.SCHEDULED, StateType.PENDING}
 _FAILURE = re.compile(r"(\w+Error): (.*)", re.DOTALL)
 
 
@@ -28,8 +27,15 @@ class Patience(NamedTuple):
 
     pickup_seconds: float = 3600.0
     """Without a worker of its pool; while one is online it may wait for the device."""
+    start_seconds: float = 300.0
+    """From a worker's taking it to its start."""
     run_seconds: float = 6 * 3600.0
-    """From its start to its end, for each version."""
+    """From its start to its end."""
+
+    def of(self, phase: StateType) -> float:
+        """The limit of a phase: `SCHEDULED`, `PENDING` or `RUNNING`."""
+        limits = {StateType.SCHEDULED: self.pickup_seconds, StateType.PENDING: self.start_seconds}
+        return limits.get(phase, self.run_seconds)
 
 
 PATIENCE = Patience()
@@ -56,8 +62,10 @@ def train_on(
 
     Raises:
         ConfigError: terminal; there is no such deployment, or no Prefect server to ask.
-        TrainingError: terminal; no worker picked it up, or a person cancelled it.
-        TrainingLostError: transient; it took too long, or its process was lost.
+        ConfigError: terminal; no worker picked it up.
+        ConflictError: terminal; a person cancelled it.
+        TrainingError: terminal; it took too long.
+        TrainingLostError: transient; its process was lost, or never began.
         DeepFMError: what the training failed with, of the same class.
     """
     if get_current_settings().api.url is None:
@@ -82,7 +90,7 @@ def train_on(
             f"there is no deployment {deployment}", next_step="Apply it: python -m deployments.apply --config M.toml"
         ) from cause
     with get_client(sync_client=True) as client:
-        _judge(_ended(client, run, deployment, patience, count=len(versions)))
+        _judge(_ended(client, run, deployment, patience))
 
 
 def name_of_training(model: str, versions: Sequence[str]) -> str:
@@ -91,48 +99,63 @@ def name_of_training(model: str, versions: Sequence[str]) -> str:
     return f"train {model} {versions[0][:10]}{more}" if versions else f"train {model}"
 
 
-def _ended(client: SyncPrefectClient, run: FlowRun, deployment: str, patience: Patience, *, count: int) -> FlowRun:
-    """The run in its final state; one that takes too long is cancelled first."""
-    since, waiting = time.monotonic(), True
+def _ended(client: SyncPrefectClient, run: FlowRun, deployment: str, patience: Patience) -> FlowRun:
+    """The run in its final state; one that takes too long is ended first."""
+    since, phase = time.monotonic(), StateType.SCHEDULED
     while True:
         current = _read(client, run.id) or run
         state = current.state
         if state is not None and state.is_final():
             return current
-        if waiting and state is not None and state.type not in _WAITING:
-            since, waiting = time.monotonic(), False
-        limit = patience.pickup_seconds if waiting else patience.run_seconds
-        if time.monotonic() - since > limit * (1 if waiting else count):
-            if waiting and _somebody_is_there(client, current):
+        if state is not None and _phase(state.type) != phase:
+            since, phase = time.monotonic(), _phase(state.type)
+        limit = patience.of(phase)
+        if time.monotonic() - since > limit:
+            if phase == StateType.SCHEDULED and _somebody_is_there(client, current):
                 since = time.monotonic()  # it waits for the device, not for a worker
                 continue
+            told = f"nobody waits longer than {limit:.0f} s"
+            # What no process has begun has nothing to cancel, and would keep its place in the pool.
+            end: State[Any] = Cancelling(message=told) if phase == StateType.RUNNING else Crashed(message=told)
             with shown_if_possible():
-                told = f"nobody waits longer than {limit:.0f} s"
-                client.set_flow_run_state(run.id, Cancelling(message=told), force=True)
-            raise _late(current.name, deployment, limit, waiting=waiting)
+                client.set_flow_run_state(run.id, end, force=True)
+            raise _late(current.name, deployment, limit, phase)
         time.sleep(POLL_SECONDS)
 
 
+def _phase(kind: StateType) -> StateType:
+    """Whether a run waits for a worker, for its process, or works."""
+    return kind if kind in {StateType.SCHEDULED, StateType.PENDING} else StateType.RUNNING
+
+
 def _somebody_is_there(client: SyncPrefectClient, run: FlowRun) -> bool:
-    """Whether a worker of the run's pool is online."""
+    """Whether a worker of the run's pool is online and takes runs."""
     if run.work_pool_name is None:
         return False
     try:
+        paused = client.read_work_pool(run.work_pool_name).is_paused
         workers = client.read_workers_for_work_pool(run.work_pool_name)
     except httpx.HTTPError:
         return False
-    return any(str(worker.status).endswith("ONLINE") for worker in workers)
+    return not paused and any(str(worker.status).endswith("ONLINE") for worker in workers)
 
 
-def _late(name: str, deployment: str, limit: float, *, waiting: bool) -> DeepFMError:
-    if waiting:
-        return TrainingError(
+def _late(name: str, deployment: str, limit: float, phase: StateType) -> DeepFMError:
+    if phase == StateType.SCHEDULED:
+        return ConfigError(
             f"no worker has started {name}",
             observed=f"{limit:.0f} s",
             where=deployment,
-            next_step="See that a worker of its pool is online: deepfm doctor, or the pool's page.",
+            next_step="Start a worker of its pool, or see whether the pool is paused: deepfm doctor.",
         )
-    return TrainingLostError(
+    if phase == StateType.PENDING:
+        return TrainingLostError(
+            f"{name} was taken by a worker and never began",
+            observed=f"{limit:.0f} s",
+            where=deployment,
+            next_step="Its worker is gone, or cannot start it: see the worker's log.",
+        )
+    return TrainingError(
         f"{name} has not ended",
         observed=f"{limit:.0f} s",
         where=deployment,
@@ -158,7 +181,7 @@ def _judge(run: FlowRun) -> None:
     if state is None or state.is_completed():
         return
     if state.is_cancelled():
-        raise TrainingError(f"{run.name} was cancelled", next_step="Run it again if that was not meant.")
+        raise ConflictError(f"{run.name} was cancelled", next_step="Run it again if that was not meant.")
     if state.is_crashed():
         raise TrainingLostError(
             f"{run.name} was lost: {state.message or 'its worker or its process is gone'}",

@@ -20,7 +20,11 @@ POOLS = ("cpu", "gpu")
 DEPLOYMENTS = ("retrain/daily", "retrain/backfill-day", "backfill/range", "champion/promote", "champion/rollback")
 """Of each model; a suffix may follow."""
 TRAINING = "train/gpu"
-AUTOMATIONS = ("deepfm: dead runs are crashed", "deepfm: tell of failed and crashed runs")
+AUTOMATIONS = (
+    "deepfm: dead runs are crashed",
+    "deepfm: runs that never begin are crashed",
+    "deepfm: tell of failed and crashed runs",
+)
 _TRIO = {"prefect": (3, 8), "fastapi": (0, 151), "sqlalchemy": (2, 1)}
 """Prefect's release, and the first releases of the other two that its server does not start with."""
 _APPLY = "Apply it: python -m deployments.apply --config M.toml"
@@ -102,11 +106,12 @@ def _answering(client: "SyncPrefectClient", url: str) -> Check:
 def _guarded(url: str) -> Check:
     host = urlsplit(url).hostname or ""
     if host in _LOOPBACK:
-        return ok("prefect.access", "reachable from this machine alone")
-    from prefect.settings import get_current_settings
+        return ok("prefect.access", "reached over loopback; who else reaches it is not looked at")
+    import httpx
 
-    if get_current_settings().api.auth_string:
-        return ok("prefect.access", "an auth string is set")
+    stranger = httpx.get(f"{url}/admin/version", timeout=10.0)
+    if stranger.status_code in {401, 403}:
+        return ok("prefect.access", "it asks for an auth string")
     step = "Set PREFECT_SERVER_API_AUTH_STRING at the server and PREFECT_API_AUTH_STRING at its users."
     return warning("prefect.access", f"{host} lets anybody in who can reach it", step)
 
@@ -158,30 +163,35 @@ def _deployments(client: "SyncPrefectClient", config: RetrainConfig | None) -> I
 
 def _slots(client: "SyncPrefectClient", ours: "dict[str, DeploymentResponse]") -> Check:
     """Who holds the slot of what runs one at a time, and since when; one that nobody holds is lost."""
-    told, lost = [], []
+    told: list[str] = []
+    lost: list[str] = []
+    old: list[str] = []
     for name in _ONE_AT_A_TIME:
         limit = ours[name].global_concurrency_limit if name in ours else None
         if limit is None:
             continue
         held = _holders(client, ours[name])
         used = f"{name} {limit.active_slots:g} of {limit.limit} in use"
-        told.append(f"{used} by {'; '.join(held)}" if held else used)
+        told.append(f"{used} by {'; '.join(name for name, _ in held)}" if held else used)
+        old += [name for name, age in held if age > dt.timedelta(days=1)]
         if limit.active_slots and not held:
             lost.append(limit.name)
     if lost:
         step = f"If it stays so for five minutes: prefect global-concurrency-limit update {lost[0]} --active-slots 0"
         return warning("prefect.limits", f"{', '.join(told)}, and no run is under way", step)
+    if old:
+        return warning("prefect.limits", ", ".join(told), f"See whether it still works, or cancel it: {old[0]}")
     return ok("prefect.limits", ", ".join(told))
 
 
-def _holders(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> list[str]:
+def _holders(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> list[tuple[str, dt.timedelta]]:
     from prefect.client.schemas.filters import FlowRunFilter
 
     wanted = {"deployment_id": {"any_": [deployment.id]}, "state": {"type": {"any_": _HOLDING}}}
     runs = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))
     now = dt.datetime.now(dt.UTC)
-    began = [(run, run.start_time or run.expected_start_time or now) for run in runs]
-    return [f"{run.name} for {max((now - since).total_seconds(), 0) / 60:.0f} min" for run, since in began]
+    ages = [(run.name, now - (run.start_time or run.expected_start_time or now)) for run in runs]
+    return [(f"{name} for {max(age.total_seconds(), 0) / 60:.0f} min", age) for name, age in ages]
 
 
 def _schedule(client: "SyncPrefectClient", daily: "DeploymentResponse") -> Check:

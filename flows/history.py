@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.events import NO_WORK
+from flows.logs import shown_if_possible
 
 _LAST_RUNS = 20
 _MINUTE = 60.0
@@ -35,7 +36,8 @@ def estimate(model: str, count: int) -> str:
         ),
         parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
     )
-    with get_client(sync_client=True) as client:
+    runs: list[FlowRun] = []
+    with shown_if_possible(), get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=["backfill", "retrain"])),
             flow_run_filter=wanted,

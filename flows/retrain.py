@@ -134,7 +134,11 @@ def _find_and_tag(settings: RetrainConfig, date: dt.date) -> str:
 
 def lateness() -> dt.timedelta:
     """How long after its time this run, if a schedule has created it, has started; nothing for other runs."""
-    with get_client(sync_client=True) as client:
+    late = dt.timedelta()
+    with shown_if_possible(), get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id)
-    due = run.expected_start_time
-    return dt.datetime.now(dt.UTC) - due if run.auto_scheduled and due else dt.timedelta()
+        due = run.expected_start_time
+        # Who starts an old run again means it.
+        if run.auto_scheduled and due and run.run_count <= 1:
+            late = dt.datetime.now(dt.UTC) - due
+    return late

@@ -93,7 +93,9 @@ class _Shown:
         self._begun: list[str] = []
         self._percent = 0.0
         # Outside of an event loop these calls are plain ones.
-        self._artifact = cast("UUID", create_progress_artifact(0.0, description="training steps done"))
+        self._artifact: UUID | None = None
+        with shown_if_possible():
+            self._artifact = cast("UUID", create_progress_artifact(0.0, description="training steps done"))
 
     @property
     def begun(self) -> int:
@@ -104,7 +106,7 @@ class _Shown:
         if version not in self._begun:
             self._begun.append(version)
         percent = 100.0 * (len(self._begun) - 1 + done / max(planned, 1)) / self._count
-        if percent - self._percent >= _SHOWN_EVERY_PERCENT:
+        if self._artifact is not None and percent - self._percent >= _SHOWN_EVERY_PERCENT:
             self._percent = percent
             with shown_if_possible():
                 update_progress_artifact(self._artifact, min(percent, 100.0))

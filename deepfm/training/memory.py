@@ -8,7 +8,7 @@ from deepfm.errors import TrainingError
 from deepfm.manifests import Window
 
 OUT_OF_MEMORY = re.compile(
-    "out of memory|(can't|cannot) allocate memory|not enough memory|MemoryError|bad_alloc|memory allocation of .* failed",
+    "out of memory|can('t|not) allocate memory|not enough memory|MemoryError|bad_alloc|memory allocation of .* failed",
     re.IGNORECASE,
 )
 """What torch, Python, C++ and Rust say of it."""

@@ -143,8 +143,8 @@ def flow_processes(up: Up, run: str) -> list[int]:
 
 
 def test_a_cancelled_run_leaves_no_process_and_promotes_nothing(up):
-    before = up.log()
-    run = long_run(up, up.last - 2 * DAY)
+    store = "s3://deepfm-models/cancelled"
+    run = long_run(up, up.last - 2 * DAY, store=store)
     up.call(
         "from prefect.states import Cancelling\nfrom uuid import UUID\n"
         f"client.set_flow_run_state(UUID({run!r}), Cancelling(), force=True)\nprint(json.dumps(True))"
@@ -152,7 +152,7 @@ def test_a_cancelled_run_leaves_no_process_and_promotes_nothing(up):
     wait(lambda: not up.processes("deepfm.delegation"), seconds=45)
     assert up.ended(run, seconds=45)["type"] == "CANCELLED"
     wait(lambda: all(found["state_type"] == "CANCELLED" for found in up.runs("train")[:1]), seconds=45)
-    assert up.log() == before
+    assert up.log(store) == []
 
 
 def test_a_training_that_fails_fails_its_run_with_the_reason_and_people_are_told(up, told):
@@ -165,12 +165,14 @@ def test_a_training_that_fails_fails_its_run_with_the_reason_and_people_are_told
 
 
 def test_a_killed_worker_does_not_end_what_it_started(up):
-    run = long_run(up, up.last - 3 * DAY, epochs=20)
+    store = "s3://deepfm-models/killed-worker"
+    run = long_run(up, date := up.last - 3 * DAY, epochs=20, store=store)
     kill(up.pid("worker-cpu"))
     try:
         assert up.ended(run, seconds=200)["type"] == "COMPLETED"
     finally:
         up.again()
+    assert [(entry["operation"], entry["logical_date"]) for entry in up.log(store)] == [("promote", str(date))]
     assert up.command("deepfm", "doctor", "--config", str(CONFIG), check=False).returncode == 0
 
 
@@ -179,12 +181,19 @@ def test_workers_and_their_runs_that_are_gone_are_noticed_and_the_work_goes_on(u
     child = up.runs("train")[0]["id"]
     date, store = up.last - 6 * DAY, "s3://deepfm-models/killed-both"
     other = asked(up, date, epochs=20, store=store)
+    taken = up.call(
+        "from prefect.states import Pending\n"
+        "found = client.read_deployment_by_name('retrain/backfill-day')\n"
+        "run = client.create_flow_run_from_deployment(found.id, state=Pending())\n"
+        "print(json.dumps(str(run.id)))"
+    )  # by a worker that went away at once
     wait(lambda: up.state(other)["type"] == "RUNNING", seconds=60)
     kill(up.pid("worker-gpu"), *flow_processes(up, child), up.pid("worker-cpu"), *flow_processes(up, other))
     wait(lambda: not up.processes("deepfm.delegation"), seconds=10)
     up.again()
     assert up.ended(child, seconds=180)["type"] == "CRASHED"
     assert "no heartbeat" in up.ended(other, seconds=180)["message"]
+    assert "taken by a worker and not begun" in up.ended(taken, seconds=180)["message"]
     assert up.ended(run, seconds=200)["type"] == "COMPLETED"
     assert up.ended(asked(up, date, epochs=20, store=store), seconds=200)["name"] == "Completed"
     assert [(entry["operation"], entry["logical_date"]) for entry in up.log(store)] == [("promote", str(date))]

@@ -51,6 +51,7 @@ def test_a_plan_touches_nothing_and_shows_a_calendar(asked, here):
         "only looking",
         "3 dates would be retrained",
         "to be retrained: 3",
+        "○ to be retrained, now delivered |",
         "window too small: 2",
     ):
         assert part in text
@@ -130,7 +131,8 @@ def test_a_refused_day_fails_the_backfill_by_name_and_the_other_dates_are_done(a
     ("changes", "words"),
     [
         ({"start": HOLDOUT, "end": WORLD[0]}, "is after"),
-        ({"end": dt.date(2999, 1, 1), "start": dt.date(2998, 12, 30)}, "future"),
+        ({"end": dt.date(2999, 1, 1), "start": dt.date(2998, 12, 30)}, "not over"),
+        ({"start": dt.datetime.now(dt.UTC).date(), "end": dt.datetime.now(dt.UTC).date()}, "not over"),
         ({"start": dt.date(2020, 1, 1), "end": dt.date(2021, 1, 1)}, "at most 366"),
         ({"start": dt.date(2025, 1, 1), "end": dt.date(2025, 2, 1)}, "Tick large"),
     ],
@@ -148,6 +150,36 @@ def test_a_leap_day_and_one_day_are_ranges(asked):
     assert run(**(asked | {"start": day, "end": day})).name == "Nothing to do"
     whole = {"start": dt.date(2024, 1, 1), "end": dt.date(2024, 12, 31), "large": True, "dry_run": True}
     assert run(**(asked | whole)).is_completed()
+
+
+def test_what_was_kept_from_promotion_is_not_promoted_by_the_daily_search(asked, here, monkeypatch):
+    from flows import backfill as module
+
+    assert run(**asked).is_completed()
+    monkeypatch.setattr(module, "resolve_logical_date", lambda *_: HOLDOUT)
+    found = run(**asked, last_days=5, promote="if newer than the champion")
+    assert found.name == "Nothing to do"
+    assert here.workspace().registry.entries() == []
+    assert run(**asked, promote="if newer than the champion").is_completed()  # a person may
+    assert here.workspace().registry.entries() != []
+
+
+def test_a_training_that_nobody_starts_ends_the_backfill_and_is_asked_for_once(asked, monkeypatch):
+    from deepfm.errors import ConfigError
+    from flows import tasks
+
+    asks: list[Any] = []
+
+    def nobody(*_: Any, **given: Any) -> None:
+        asks.append(given["versions"])
+        raise ConfigError("no worker has started it")
+
+    monkeypatch.setattr(tasks, "train_on", nobody)
+    state = run(**asked, train_on="train/gpu", max_parallel=1)
+    with pytest.raises(ConfigError, match="no worker"):
+        state.result()
+    assert [len(versions) for versions in asks] == [3]
+    assert "Ended before it was done" in page()
 
 
 def test_a_schedule_asks_for_the_last_days_up_to_the_one_that_is_due(asked):

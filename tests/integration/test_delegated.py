@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deepfm.errors import ConfigError, StoreUnavailableError, TrainingError, TrainingLostError
+from deepfm.errors import ConfigError, ConflictError, StoreUnavailableError, TrainingError, TrainingLostError
 
 VERSION = "2026-03-04-0123456789abcdef"
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -70,19 +70,47 @@ def test_a_training_that_no_worker_starts_is_given_up_and_cancelled(deployment):
     from prefect.client.orchestration import get_client
 
     began = time.monotonic()
-    with pytest.raises(TrainingError, match=r"no worker has started train clicks 2026-03-04: 2 s.*worker"):
+    with pytest.raises(ConfigError, match=r"no worker has started train clicks 2026-03-04: 2 s.*worker"):
         ask(deployment, pickup_seconds=2.0)
     assert time.monotonic() - began < 15
     with get_client(sync_client=True) as client:
         states = {str(run.state_type) for run in client.read_flow_runs()}
-    assert states <= {"StateType.CANCELLING", "StateType.CANCELLED"}
+    assert states == {"StateType.CRASHED"}
+
+
+def test_a_training_that_was_taken_and_never_begins_is_given_up_and_frees_its_place(deployment):
+    from prefect.client.orchestration import get_client
+    from prefect.states import Pending
+
+    thread = meanwhile(ends_in(Pending()))
+    with pytest.raises(TrainingLostError, match=r"taken by a worker and never began: 2 s"):
+        ask(deployment, start_seconds=2.0)
+    thread.join()
+    with get_client(sync_client=True) as client:
+        assert all(run.state is not None and run.state.is_final() for run in client.read_flow_runs())
+
+
+def test_a_worker_of_a_paused_pool_is_nobody_to_wait_for(deployment):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolUpdate
+
+    from flows.delegated import _somebody_is_there
+
+    with get_client(sync_client=True) as client:
+        client.send_worker_heartbeat("nobody", "a-worker", heartbeat_interval_seconds=30)
+        run = client.create_flow_run_from_deployment(client.read_deployment_by_name(deployment).id)
+        assert _somebody_is_there(client, run)
+        client.update_work_pool("nobody", WorkPoolUpdate(is_paused=True))
+        assert not _somebody_is_there(client, run)
+        client.update_work_pool("nobody", WorkPoolUpdate(is_paused=False))
+        client.delete_flow_run(run.id)
 
 
 def test_a_training_that_takes_too_long_is_cancelled(deployment):
     from prefect.states import Running
 
     thread = meanwhile(ends_in(Running()))
-    with pytest.raises(TrainingLostError, match=r"has not ended: 2 s"):
+    with pytest.raises(TrainingError, match=r"has not ended: 2 s"):
         ask(deployment, run_seconds=2.0)
     thread.join()
 
@@ -94,7 +122,7 @@ def test_a_training_that_takes_too_long_is_cancelled(deployment):
         ("Failed StoreUnavailableError: no answer", StoreUnavailableError, "no answer"),
         ("Failed Flow run encountered an exception: ValueError: odd", TrainingError, "odd"),
         ("Crashed no heartbeat for 90 s", TrainingLostError, "no heartbeat for 90 s"),
-        ("Cancelled by hand", TrainingError, "was cancelled"),
+        ("Cancelled by hand", ConflictError, "was cancelled"),
     ],
 )
 def test_what_ended_the_training_is_what_whoever_asked_gets(deployment, state, error, words):

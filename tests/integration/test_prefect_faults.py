@@ -149,6 +149,41 @@ def _as_scheduled(run_flow: Any, flow: Any, run: Any, given: dict[str, Any]) -> 
         return run_flow(flow, flow_run=run, parameters=given, return_type="state")
 
 
+def test_an_old_run_that_somebody_starts_again_is_not_late(here, monkeypatch):
+    from prefect.client.orchestration import SyncPrefectClient, get_client
+    from prefect.flow_engine import run_flow
+    from prefect.states import Scheduled
+
+    from flows.retrain import retrain
+
+    given = {"config": str(write_toml(here.folder, source=here.source, store=here.store)), "logical_date": str(HOLDOUT)}
+    real = SyncPrefectClient.read_flow_run
+    with get_client(sync_client=True) as client:
+        due: Any = Scheduled(scheduled_time=dt.datetime.now(dt.UTC) - dt.timedelta(days=3))
+        run = client.create_flow_run(retrain, parameters={**given, "skip_late": True}, state=due)
+
+    def again(self: Any, known: Any) -> Any:
+        return real(self, known).model_copy(update={"auto_scheduled": True, "run_count": 2})
+
+    monkeypatch.setattr(SyncPrefectClient, "read_flow_run", again)
+    state: Any = run_flow(retrain, flow_run=run, parameters={**given, "skip_late": True}, return_type="state")
+    assert state.name == "Completed", state.message
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"logical_date": 10**30}, {"promote": "perhaps"}, {"overrides": "epochs=3"}, {"config": 3}, {"epochs": 3}],
+)
+def test_a_parameter_that_cannot_be_meant_is_refused_before_any_work(arguments, here, wrong):
+    from prefect.exceptions import ParameterBindError, ParameterTypeError
+
+    from flows.retrain import retrain
+
+    with pytest.raises((ParameterTypeError, ParameterBindError)):
+        retrain(**(arguments | wrong))
+    assert not (here.folder / "store").exists()
+
+
 def test_a_step_that_always_fails_is_tried_three_times_within_an_hour(arguments, monkeypatch):
     from deepfm import retraining
     from flows import tasks

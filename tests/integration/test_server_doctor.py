@@ -63,6 +63,23 @@ def test_a_server_that_does_not_answer_fails_with_75():
     assert "PREFECT_API_URL" in found.next_step
 
 
+def test_a_server_that_others_reach_has_to_ask_for_something(nobody_is_let_in, monkeypatch):
+    from flows import doctor
+
+    monkeypatch.setattr(doctor, "_LOOPBACK", set())
+    assert doctor._guarded(nobody_is_let_in).status == "ok"
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_server_that_asks_for_nothing_is_open_to_all(monkeypatch):
+    from prefect.settings import get_current_settings
+
+    from flows import doctor
+
+    monkeypatch.setattr(doctor, "_LOOPBACK", set())
+    assert doctor._guarded(str(get_current_settings().api.url)).status == "warning"
+
+
 def test_a_server_that_lets_nobody_in_fails_with_78(nobody_is_let_in):
     from prefect.settings import PREFECT_API_URL, temporary_settings
 

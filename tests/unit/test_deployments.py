@@ -121,5 +121,6 @@ def test_automations_declare_dead_runs_dead_and_name_the_model():
 
     found = {automation.name: automation for automation in wanted("clicks", block=uuid4(), days=3)}
     assert {*AUTOMATIONS, "deepfm: tell when clicks has had no promotion"} == set(found)
-    assert found[AUTOMATIONS[0]].actions[0].type == "change-flow-run-state"
-    assert all(found[name].actions[0].type == "send-notification" for name in list(found)[1:])
+    kinds = {name: automation.actions[0].type for name, automation in found.items()}
+    assert {name for name, kind in kinds.items() if kind == "change-flow-run-state"} == set(AUTOMATIONS[:2])
+    assert set(kinds.values()) == {"change-flow-run-state", "send-notification"}

@@ -67,16 +67,16 @@ def test_what_was_cleared_and_not_promoted_is_at_its_end_where_nothing_is_to_be_
 def test_a_long_range_has_to_be_meant(days, large, words):
     start = DAY - dt.timedelta(days=days - 1)
     if words is None:
-        check_range(start, DAY, today=DAY, large=large)
+        check_range(start, DAY, last_whole=DAY, large=large)
         return
     with pytest.raises(UsageError, match=words):
-        check_range(start, DAY, today=DAY, large=large)
+        check_range(start, DAY, last_whole=DAY, large=large)
 
 
-def test_today_is_a_date_and_tomorrow_is_the_future():
-    check_range(DAY, DAY, today=DAY)
-    with pytest.raises(UsageError, match="future"):
-        check_range(DAY, DAY + dt.timedelta(days=1), today=DAY)
+def test_the_last_whole_day_is_a_date_and_the_one_after_is_not():
+    check_range(DAY, DAY, last_whole=DAY)
+    with pytest.raises(UsageError, match="not over"):
+        check_range(DAY, DAY + dt.timedelta(days=1), last_whole=DAY)
 
 
 def test_every_day_that_two_dates_read_is_needed_once():
