@@ -95,7 +95,6 @@ def train_watched(
     """Versions are trained, one after the other in one child process, or have their error in the answer.
 
     Those that are not begun within `keep_seconds` are left; the first always is.
-
     An exception in the caller, such as a cancellation, ends the child and everything that it started.
 
     Args:

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from prefect.blocks.notifications import AppriseNotificationBlock
+from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ActionTypes, ChangeFlowRunState, DoNothing, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from pydantic import SecretStr
 
 from flows.events import PROMOTED, STATE_NAMES, resource_of
 
@@ -148,5 +149,6 @@ def _known_block(client: SyncPrefectClient) -> UUID | None:
 
 
 def _block(address: str) -> UUID:
-    made = AppriseNotificationBlock(url=address).save(_BLOCK, overwrite=True)
+    # Of Prefect's blocks this one hands any address that is not Slack's to Apprise as it is.
+    made = SlackWebhook(url=SecretStr(address)).save(_BLOCK, overwrite=True)
     return UUID(str(made))

@@ -112,7 +112,8 @@ def test_a_scheduled_retrain_promotes_the_day_before(up):
             seconds=240,
         )
     finally:
-        up.command("deployments.apply", "--config", str(CONFIG))  # takes the extra schedule away
+        # It takes the extra schedule away.
+        up.command("deployments.apply", "--config", str(CONFIG), "--at", up.environment["UP_AT"])
     assert done[0]["auto_scheduled"]
     assert {"model:clicks", f"day:{up.last}"} <= set(done[0]["tags"])
     assert [entry["logical_date"] for entry in up.log()] == [str(up.last)]

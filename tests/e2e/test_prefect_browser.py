@@ -52,14 +52,14 @@ def choose(tab: Tab, option: str) -> None:
     )
 
 
-def type_number(tab: Tab, name: str, value: int) -> None:
-    """The field of a parameter holds a number, as if somebody had typed it."""
-    found = f"""[...document.querySelectorAll('input[type=number]')].find(
-        field => field.closest('.schema-form-property, .p-label')?.innerText.toLowerCase().includes('{name}'))"""
-    tab.evaluate(f"(() => {{ const field = {found}; field.focus(); field.select(); }})()")
+def type_parallel(tab: Tab, value: int) -> None:
+    """The first field for a number, which is max_parallel, holds one, as if somebody had typed it."""
+    field = "document.querySelectorAll('input[type=number]')[0]"
+    assert tab.evaluate(f"{field}.value") == "2"
+    tab.evaluate(f"{field}.focus(); {field}.select()")
     for letter in str(value):
         tab.call("Input.dispatchKeyEvent", type="char", text=letter)
-    tab.wait_for(f"{found}.value === '{value}'")
+    tab.wait_for(f"{field}.value === '{value}'")
     tab.evaluate("document.activeElement.blur()")
 
 
@@ -111,7 +111,7 @@ def test_the_form_refuses_what_cannot_be_meant(up, tab):
     type_date(tab, 0, up.last)
     type_date(tab, 1, up.last)
     tab.wait_for("!document.body.innerText.includes('is a required property')")
-    type_number(tab, "max parallel", 99)
+    type_parallel(tab, 99)
     time.sleep(2)  # as below
     press(tab, "Submit")
     tab.wait_for("document.body.innerText.includes('is greater than the maximum of 8')")
