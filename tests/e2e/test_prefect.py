@@ -212,13 +212,13 @@ def test_a_killed_server_costs_a_run_nothing_that_is_stored(up):
 
 def test_promote_and_rollback_are_flows(up):
     first = up.log()[-1]["version"]
-    run = up.start("champion/promote", version=str(up.last - 3 * DAY), reason="by hand", force=True)
+    run = up.start("champion/promote", version=str(up.last - 4 * DAY), reason="by hand", force=True)
     assert up.ended(run)["type"] == "COMPLETED"
     second = up.log()[-1]
     assert (second["operation"], second["reason"], second["version"][:10]) == (
         "promote",
         "by hand",
-        str(up.last - 3 * DAY),
+        str(up.last - 4 * DAY),
     )
     run = up.start("champion/rollback", reason="it was not better")
     assert up.ended(run)["type"] == "COMPLETED"
