@@ -1,7 +1,7 @@
 """What the Prefect server does by itself: declare dead runs dead, and tell people of what nobody is looking at."""
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -60,43 +60,21 @@ def _said(automation: AutomationCore) -> dict[str, Any]:
 def wanted(model: str, *, block: UUID | None, days: int) -> list[AutomationCore]:
     """The automations of a model, and those of all."""
     return [
-        AutomationCore(
-            name="deepfm: dead runs are crashed",
-            description="A run whose heartbeat is missed three times has no process any more.",
-            trigger=EventTrigger(
-                match={"prefect.resource.id": "prefect.flow-run.*"},
-                for_each={"prefect.resource.id"},
-                after={"prefect.flow-run.heartbeat"},
-                expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in _ENDS)},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=dt.timedelta(seconds=DEAD_AFTER_SECONDS),
-            ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CRASHED,
-                    message=f"no heartbeat for {DEAD_AFTER_SECONDS} s: its process or its machine is gone",
-                )
-            ],
+        _crashing(
+            "dead runs",
+            "A run whose heartbeat is missed three times has no process any more.",
+            after="heartbeat",
+            expect=("heartbeat", *_ENDS),
+            within=DEAD_AFTER_SECONDS,
+            message=f"no heartbeat for {DEAD_AFTER_SECONDS} s: its process or its machine is gone",
         ),
-        AutomationCore(
-            name="deepfm: runs that never begin are crashed",
-            description="A run that a worker has taken begins in seconds; if it does not, its worker is gone.",
-            trigger=EventTrigger(
-                match={"prefect.resource.id": "prefect.flow-run.*"},
-                for_each={"prefect.resource.id"},
-                after={"prefect.flow-run.Pending"},
-                expect={*(f"prefect.flow-run.{state}" for state in (*_BEGINNINGS, *_ENDS))},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=dt.timedelta(seconds=BEGINS_WITHIN_SECONDS),
-            ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CRASHED,
-                    message=f"taken by a worker and not begun in {BEGINS_WITHIN_SECONDS} s: its worker is gone",
-                )
-            ],
+        _crashing(
+            "runs that never begin",
+            "A run that a worker has taken begins in seconds; if it does not, its worker is gone.",
+            after="Pending",
+            expect=(*_BEGINNINGS, *_ENDS),
+            within=BEGINS_WITHIN_SECONDS,
+            message=f"taken by a worker and not begun in {BEGINS_WITHIN_SECONDS} s: its worker is gone",
         ),
         AutomationCore(
             name="deepfm: tell of failed and crashed runs",
@@ -133,6 +111,26 @@ def wanted(model: str, *, block: UUID | None, days: int) -> list[AutomationCore]
             ],
         ),
     ]
+
+
+def _crashing(
+    what: str, description: str, *, after: str, expect: Sequence[str], within: int, message: str
+) -> AutomationCore:
+    """Runs are declared crashed of which nothing expected is heard within so many seconds after an event."""
+    return AutomationCore(
+        name=f"deepfm: {what} are crashed",
+        description=description,
+        trigger=EventTrigger(
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            for_each={"prefect.resource.id"},
+            after={f"prefect.flow-run.{after}"},
+            expect={f"prefect.flow-run.{event}" for event in expect},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=dt.timedelta(seconds=within),
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
+    )
 
 
 def _action(block: UUID | None, *, subject: str, body: str) -> ActionTypes:
