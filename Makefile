@@ -45,7 +45,7 @@ arch: setup ## Check the import contracts and the rules about the source
 	$(PY) -m pytest tests/architecture
 
 test: setup ## Run every test but the benchmarks, with branch coverage
-	$(PY) -m pytest -m "not benchmark" --numprocesses=$(TEST_WORKERS) --dist=loadfile --session-timeout=$(TEST_SECONDS) --cov --cov-branch --cov-report=term
+	$(PY) -m pytest -m "not benchmark" --numprocesses=$(TEST_WORKERS) --dist=loadfile --no-loadscope-reorder --session-timeout=$(TEST_SECONDS) --cov --cov-branch --cov-report=term
 
 test-integration: setup ## Run the tests that need a real store or runtime
 	$(PY) -m pytest tests/integration
