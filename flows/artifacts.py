@@ -3,6 +3,7 @@
 import hashlib
 import html
 import re
+from urllib.parse import quote
 
 from prefect.artifacts import create_markdown_artifact
 
@@ -89,8 +90,15 @@ def _of_run(facts: RunFacts) -> list[str]:
         broken, kept = broken_first(facts), sum(finding.passed for finding in facts.holdout.findings)
         lines += ["", "### Data checks of the holdout", "", f"{kept} kept, {len(broken)} broken", ""]
         lines += [f"- {finding.severity}: {escaped(finding.sentence)}" for finding in broken]
-    lines += ["", "### Report", "", f"`{facts.store}/{facts.folder}/report.html`", ""]
+    lines += ["", "### Report", "", *_report(facts), ""]
     return lines
+
+
+def _report(facts: RunFacts) -> list[str]:
+    """Where the whole report is: a link, and the command for who sits elsewhere or has it in a bucket."""
+    url = f"{facts.store}/{facts.folder}/report.html"
+    command = f"deepfm report --config M.toml --date {facts.logical_date}"
+    return [f"[{escaped(url)}]({quote(url, safe=':/')})", "", f"`{command}`"]
 
 
 def _picture(name: str, svg: str) -> str:

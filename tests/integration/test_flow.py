@@ -5,6 +5,7 @@ import datetime as dt
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,6 +152,8 @@ def test_a_retrain_leaves_its_verdict_as_an_artifact_and_is_done_once(arguments,
     text = artifact("tiny-verdict")
     for part in (outcome.version, "is the new champion", f"{outcome.challenger_auc:.4f}", str(HOLDOUT)):
         assert part in text
+    (link,) = re.findall(r"\((file://\S+/report\.html)\)", text)
+    assert Path(link.removeprefix("file://")).exists()
     assert retrain(**arguments) == outcome
     assert len(here.workspace().registry.entries()) == 1
 
