@@ -223,7 +223,8 @@ def _serve(keep_seconds: float, store_url: str, model: str, versions: Sequence[s
             logging.getLogger(__name__).info("gives the device back with %d versions left", len(versions) - number)
             break
         try:
-            train_requested(store_url, model, version, told=said.step)
+            result = train_requested(store_url, model, version, told=said.step)
+            said.step(version, result.steps, result.steps)  # also of one that was trained before
         except DeepFMError as error:
             said.line(version=version, error=type(error).__name__, problem=str(error))
 

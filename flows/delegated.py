@@ -22,6 +22,26 @@ POLL_SECONDS = 1.0
 _FAILURE = re.compile(r"(\w+Error): (.*)", re.DOTALL)
 
 
+_LATE: dict[StateType, tuple[type[DeepFMError], str, str]] = {
+    StateType.SCHEDULED: (
+        ConfigError,
+        "no worker has started {}",
+        "Start a worker of its pool, or see whether the pool is paused: deepfm doctor.",
+    ),
+    StateType.PENDING: (
+        TrainingLostError,
+        "{} was taken by a worker and never began",
+        "Its worker is gone, or cannot start it: see the worker's log.",
+    ),
+    StateType.RUNNING: (
+        TrainingError,
+        "{} has not ended",
+        "It was cancelled, and goes on from its last stored state when it is run again.",
+    ),
+}
+"""What it means to wait too long, by the phase."""
+
+
 class Patience(NamedTuple):
     """How long to wait for a training on another pool, in seconds."""
 
@@ -141,26 +161,8 @@ def _somebody_is_there(client: SyncPrefectClient, run: FlowRun) -> bool:
 
 
 def _late(name: str, deployment: str, limit: float, phase: StateType) -> DeepFMError:
-    if phase == StateType.SCHEDULED:
-        return ConfigError(
-            f"no worker has started {name}",
-            observed=f"{limit:.0f} s",
-            where=deployment,
-            next_step="Start a worker of its pool, or see whether the pool is paused: deepfm doctor.",
-        )
-    if phase == StateType.PENDING:
-        return TrainingLostError(
-            f"{name} was taken by a worker and never began",
-            observed=f"{limit:.0f} s",
-            where=deployment,
-            next_step="Its worker is gone, or cannot start it: see the worker's log.",
-        )
-    return TrainingError(
-        f"{name} has not ended",
-        observed=f"{limit:.0f} s",
-        where=deployment,
-        next_step="It was cancelled, and goes on from its last stored state when it is run again.",
-    )
+    kind, problem, step = _LATE[phase]
+    return kind(problem.format(name), observed=f"{limit:.0f} s", where=deployment, next_step=step)
 
 
 def _read(client: SyncPrefectClient, run: UUID) -> FlowRun | None:

@@ -109,7 +109,7 @@ def _guarded(url: str) -> Check:
         return ok("prefect.access", "reached over loopback; who else reaches it is not looked at")
     import httpx
 
-    stranger = httpx.get(f"{url}/admin/version", timeout=10.0)
+    stranger = httpx.get(f"{_shown(url)}/admin/version", timeout=10.0)
     if stranger.status_code in {401, 403}:
         return ok("prefect.access", "it asks for an auth string")
     step = "Set PREFECT_SERVER_API_AUTH_STRING at the server and PREFECT_API_AUTH_STRING at its users."

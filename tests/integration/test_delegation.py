@@ -64,6 +64,9 @@ def test_a_version_trained_elsewhere_is_the_one_that_would_be_trained_here(here,
     assert told[-1][0] == version
     assert told[-1][1] <= told[-1][2]
     assert is_trained(here.workspace(), version)
+    again: list[tuple[str, int, int]] = []
+    train_watched(store, model, [version], told=lambda *step: again.append(step))
+    assert again == told[-1:]  # nothing is left to do, and that is told
     outcome = retrain(here.workspace(), HOLDOUT)
     assert outcome.version == version == reference.outcome.version
     assert outcome.challenger_auc == reference.outcome.challenger_auc
