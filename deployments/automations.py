@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
+from apprise import Apprise
 from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
@@ -12,6 +13,7 @@ from prefect.events.actions import ActionTypes, ChangeFlowRunState, DoNothing, S
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from pydantic import SecretStr
 
+from deepfm.errors import UsageError
 from flows.events import PROMOTED, STATE_NAMES, resource_of
 
 NO_PROMOTION_DAYS = 3
@@ -34,12 +36,15 @@ def apply_automations(client: SyncPrefectClient, model: str, *, notify: str | No
         model: The model.
         notify: An Apprise address to tell, or None for the one that was given before.
         days: How long nothing may be promoted.
+
+    Raises:
+        UsageError: terminal; the address is none.
     """
     block = _block(notify) if notify else _known_block(client)
     for automation in wanted(model, block=block, days=days):
         _replace(client, automation)
         silent = block is None and automation.name.startswith("deepfm: tell")
-        yield automation.name + (" (tells nobody yet: give --notify)" if silent else "")
+        yield automation.name + (" (tells nobody yet: give --notify, or UP_NOTIFY to make up)" if silent else "")
 
 
 def _replace(client: SyncPrefectClient, automation: AutomationCore) -> None:
@@ -147,6 +152,12 @@ def _known_block(client: SyncPrefectClient) -> UUID | None:
 
 
 def _block(address: str) -> UUID:
+    if not Apprise().add(address):
+        raise UsageError(  # what was given may hold a secret
+            "address to notify is none that Apprise knows",
+            required="such as slack://…, mailto://…, json://…",
+            next_step="Check --notify, or UP_NOTIFY of make up; github.com/caronc/apprise lists them.",
+        )
     # Of Prefect's blocks this one hands any address that is not Slack's to Apprise as it is.
     made = SlackWebhook(url=SecretStr(address)).save(_BLOCK, overwrite=True)
     return UUID(str(made))

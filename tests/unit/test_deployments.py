@@ -113,6 +113,14 @@ def test_without_a_server_nothing_is_deployed(monkeypatch):
         _require_server()
 
 
+def test_an_address_to_notify_that_is_none_is_refused_without_being_printed():
+    from deployments.automations import _block
+
+    with pytest.raises(UsageError, match=r"none that Apprise knows.*--notify, or UP_NOTIFY") as refused:
+        _block("slakc://tokenA/tokenB")
+    assert "tokenA" not in str(refused.value)
+
+
 def test_automations_declare_dead_runs_dead_and_name_the_model():
     from uuid import uuid4
 
