@@ -20,6 +20,8 @@ CONFIG = ROOT / "deployments" / "models" / "clicks.toml"
 STORE = "s3://deepfm-models/store"
 LONG = ["training.epochs=1000", "training.patience=999", "training.checkpoint_every_seconds=0.5"]
 """A training that nobody waits for."""
+ANSWER_SECONDS = 60.0
+"""As long as Prefect's own client waits: a server that has just come back on a busy machine takes its time."""
 
 
 class Up(NamedTuple):
@@ -86,7 +88,7 @@ class Up(NamedTuple):
         import httpx
 
         url = f"{self.environment['PREFECT_API_URL']}{path}"
-        answer = httpx.get(url, timeout=10) if body is None else _post(url, body)
+        answer = httpx.get(url, timeout=ANSWER_SECONDS) if body is None else _post(url, body)
         answer.raise_for_status()
         return answer.json()
 
@@ -140,7 +142,7 @@ class Up(NamedTuple):
 def _post(url: str, body: dict[str, Any]) -> Any:
     import httpx
 
-    with httpx.Client(timeout=10) as client:
+    with httpx.Client(timeout=ANSWER_SECONDS) as client:
         token = client.get(f"{url.partition('/api/')[0]}/api/csrf-token", params={"client": "test"}).json()
         headers = {"Prefect-Csrf-Token": token["token"], "Prefect-Csrf-Client": "test"}
         return client.post(url, json=body, headers=headers)
