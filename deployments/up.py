@@ -66,7 +66,7 @@ def _bring_up(processes: Processes) -> None:
     os.environ |= environment
     _start(processes, "store", seaweed.command(FOLDER / "store", *ports[1:]), lambda: seaweed.ready(environment))
     deliver()
-    server = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(ports.prefect)]
+    server = [sys.executable, "-m", "deployments.server", "--host", HOST, "--port", str(ports.prefect)]
     _start(processes, "server", server, lambda: _answers(f"{environment['PREFECT_API_URL']}/health"))
     _apply()
     for pool in ("cpu", "gpu"):

@@ -47,7 +47,7 @@ def told() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory, told, postgres) -> Iterator[Up]:
-    """In Postgres: on SQLite, Prefect's server now and then stands still for a minute, which no test here is about."""
+    """In Postgres, as a server has it that is shared; the tests with a browser live on SQLite."""
     with everything_up(tmp_path_factory.mktemp("up") / "here", UP_NOTIFY=told[0], UP_DATABASE=postgres) as found:
         yield found
 

@@ -7,7 +7,7 @@ A real server, real workers and a real S3 server are brought up on loopback, and
 
 import sys
 
-from tests.evidence import backfills
+from tests.evidence import backfills, stalls
 from tests.evidence.lines import Measurement
 from tests.evidence.suite import run_suite
 
@@ -15,6 +15,7 @@ KNOWN: dict[str, Measurement] = {
     "twice": backfills.up_and_down_twice,
     "overhead": backfills.overhead,
     "thirty": backfills.thirty_days,
+    "sqlite": stalls.answers_on_sqlite,
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The template of deployments, filled in for a model."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +134,31 @@ def test_automations_declare_dead_runs_dead_and_name_the_model():
     kinds = {name: automation.actions[0].type for name, automation in found.items()}
     assert {name for name, kind in kinds.items() if kind == "change-flow-run-state"} == set(AUTOMATIONS[:2])
     assert set(kinds.values()) == {"change-flow-run-state", "send-notification"}
+
+
+def test_cycles_are_freed_by_a_thread_that_may_wait_and_not_by_the_one_that_serves(tmp_path):
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect" / "__main__.py").write_text("""
+import gc, sys, threading, time
+freed = []
+class Cursor:
+    def __init__(self):
+        self.cycle = self
+    def __del__(self):
+        freed.append(threading.current_thread().name)
+Cursor()
+kept = [[] for _ in range(10 * gc.get_threshold()[0])]
+until = time.monotonic() + 30
+while not freed and time.monotonic() < until:
+    time.sleep(0.1)
+print(freed, sys.argv[1:])
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "deployments.server", "--port", "1"],
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "['garbage'] ['server', 'start', '--port', '1']"
