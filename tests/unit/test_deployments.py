@@ -138,6 +138,7 @@ def test_automations_declare_dead_runs_dead_and_name_the_model():
 
 def test_cycles_are_freed_by_a_thread_that_may_wait_and_not_by_the_one_that_serves(tmp_path):
     (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect" / "__init__.py").touch()
     (tmp_path / "prefect" / "__main__.py").write_text("""
 import gc, sys, threading, time
 freed = []
@@ -160,5 +161,6 @@ print(freed, sys.argv[1:])
         capture_output=True,
         text=True,
         check=True,
+        timeout=60,
     )
     assert done.stdout.strip() == "['garbage'] ['server', 'start', '--port', '1']"
