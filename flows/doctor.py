@@ -25,7 +25,7 @@ AUTOMATIONS = (
     "deepfm: runs that never begin are crashed",
     "deepfm: tell of failed and crashed runs",
 )
-_TRIO = {"prefect": (3, 8), "fastapi": (0, 151), "sqlalchemy": (2, 1)}
+_TRIO = {"prefect": (3, 9), "fastapi": (0, 151), "sqlalchemy": (2, 1)}
 """Prefect's release, and the first releases of the other two that its server does not start with."""
 _APPLY = "Apply it: python -m deployments.apply --config M.toml"
 _SERVER_ERROR = 500
