@@ -96,7 +96,7 @@ def checked_version(version: str) -> str:
     Raises:
         UsageError: terminal; the id has another form.
     """
-    if not _is_version(version):
+    if not is_version(version):
         raise UsageError(
             "version id is not allowed",
             observed=ascii(version[:80]),
@@ -198,9 +198,14 @@ def window_prefix(model: str, logical_date: dt.date, key: str) -> str:
     return f"windows/{checked_name(model)}/{logical_date.isoformat()}-{checked_file(key)}"
 
 
+def trainings_prefix(model: str) -> str:
+    """Everything that is known of any training."""
+    return f"training/{checked_name(model)}"
+
+
 def training_prefix(model: str, version: str) -> str:
     """Resume state and result of the training of a version."""
-    return f"training/{checked_name(model)}/{checked_version(version)}"
+    return f"{trainings_prefix(model)}/{checked_version(version)}"
 
 
 def training_request(model: str, version: str) -> str:
@@ -255,13 +260,13 @@ def day_result(key: str) -> DayResult | None:
 def version_result(key: str) -> str | None:
     """The version whose manifest a key names, or None for other keys."""
     match = _VERSION_RESULT.fullmatch(key)
-    return match.group(1) if match and _is_version(match.group(1)) else None
+    return match.group(1) if match and is_version(match.group(1)) else None
 
 
 def decision_result(key: str) -> DecisionResult | None:
     """The decision whose document a key names, or None for other keys."""
     match = _DECISION_RESULT.fullmatch(key)
-    if match is None or not _is_version(match["version"]):
+    if match is None or not is_version(match["version"]):
         return None
     return DecisionResult(match["version"], int(match["entry"]), match["gate"])
 
@@ -363,6 +368,7 @@ def _partition_pattern(template: str) -> re.Pattern[str]:
     return re.compile(f"({pattern})" + ("" if partition_is_file(template) else "/.+"))
 
 
-def _is_version(text: str) -> bool:
+def is_version(text: str) -> bool:
+    """Whether a text has the form of a version's id."""
     match = _VERSION.fullmatch(text)
     return match is not None and _date(match.group(1)) is not None

@@ -11,7 +11,7 @@ from deepfm.documents import Document, Part
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Verdict = Literal["promote", "reject", "inconclusive"]
-Operation = Literal["promote", "rollback", "hold", "release"]
+Operation = Literal["promote", "rollback", "hold", "release", "retire"]
 MISSING_INT64 = int(np.iinfo(np.int64).min)
 """The int64 that stands for a missing categorical value; the text that does is the empty string."""
 
@@ -396,5 +396,7 @@ class LogEntry(Document):
     """Why, in words."""
     held: bool = False
     """Whether automatic promotions are on hold from here on; every entry says so, so that the head knows."""
+    retired: tuple[str, ...] = ()
+    """Versions that nobody may go back to from here on: their files are removed."""
     created_utc: dt.datetime
     """When its writer thought that it was; never used for order."""

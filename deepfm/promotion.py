@@ -5,6 +5,7 @@ that the person saw: whoever is second gets a conflict and decides again.
 """
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -14,19 +15,9 @@ from deepfm.errors import NotFoundError, UsageError
 from deepfm.manifests import Decision, LogEntry, Operation
 from deepfm.registry import Registry
 from deepfm.storage import ObjectStore
-from deepfm.succession import succession
+from deepfm.succession import OF_THE_VERSION, succession
 
 _LONGEST_REASON = 500
-_OF_THE_VERSION = {
-    "version",
-    "logical_date",
-    "manifest_sha256",
-    "decision_sha256",
-    "compared_entry",
-    "challenger_auc",
-    "champion_auc",
-}
-"""What an entry says of its version; the rest is about the act."""
 
 
 class Change(Part):
@@ -69,15 +60,17 @@ class Operator:
             force: Whether to promote one that the gate rejected or never saw.
 
         Raises:
-            NotFoundError: terminal; there is no such version.
+            NotFoundError: terminal; there is no such version, or a prune gave it up.
             UsageError: terminal; the version needs `force`.
             IntegrityError: terminal; the version's files are not what its manifest says.
             ConflictError: terminal; somebody else appended in the meantime.
             StoreUnavailableError: transient.
         """
-        head = self._registry.head()
+        entries = self._registry.entries()
+        head = entries[-1] if entries else None
         if head is not None and head.version == version:
             return _unchanged("promote", head)
+        _require_kept(version, entries)
         decision = self._decision(version)
         if not force:
             _require_cleared(version, decision)
@@ -92,7 +85,7 @@ class Operator:
             force: Whether to accept a version that never was champion.
 
         Raises:
-            NotFoundError: terminal; there is no champion, none before it, or no such version.
+            NotFoundError: terminal; there is no champion, none before it, no such version, or a prune gave it up.
             UsageError: terminal; the version never was champion.
             IntegrityError: terminal; the version's files are not what the log and its manifest say.
             ConflictError: terminal; somebody else appended in the meantime.
@@ -112,10 +105,11 @@ class Operator:
                 )
         else:
             target = next((entry for entry in reversed(entries) if entry.version == version), None)
+            _require_kept(version, entries)
             if target is None:
                 return self._append("rollback", head, self._stranger(version, head, force=force))
         self._verify(target.version, target.manifest_sha256)
-        about = target.model_dump(include=_OF_THE_VERSION) | {"champion_auc": None}
+        about = target.model_dump(include=OF_THE_VERSION) | {"champion_auc": None}
         return self._append("rollback", head, about)
 
     def hold(self) -> Change:
@@ -151,7 +145,7 @@ class Operator:
             )
         if head.held == held:
             return _unchanged(operation, head)
-        return self._append(operation, head, head.model_dump(include=_OF_THE_VERSION), held=held)
+        return self._append(operation, head, head.model_dump(include=OF_THE_VERSION), held=held)
 
     def _stranger(self, version: str, head: LogEntry, *, force: bool) -> dict[str, Any]:
         """What is known of a version that the log does not name."""
@@ -239,6 +233,17 @@ def find_version(registry: Registry, text: str) -> str:
 
 def _unchanged(operation: Operation, head: LogEntry) -> Change:
     return Change(operation=operation, changed=False, before=head.version, entry=head)
+
+
+def _require_kept(version: str, entries: Sequence[LogEntry]) -> None:
+    gone = succession(entries).retired.get(version)
+    if gone is not None:
+        raise NotFoundError(
+            f"version {version} was given up",
+            observed=f"{gone.created_utc:%F} by {gone.actor} ({gone.reason})",
+            where=f"log entry {gone.sequence}",
+            next_step=layout.VERSIONS_SHOWN,
+        )
 
 
 def _obstacle(decision: Decision | None) -> str | None:

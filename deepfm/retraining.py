@@ -181,9 +181,15 @@ def _settled(workspace: Workspace, challenger: VersionManifest, holdout: Validat
     registry = workspace.registry
     decisions = registry.decisions(challenger.logical_date, challenger.version)
     entries = registry.entries()
+    standing = succession(entries)
     first = next((entry for entry in entries if entry.version == challenger.version), None)
     if first is not None:
-        return _logged(first, decisions, succession(entries).withdrawn.get(challenger.version))
+        return _logged(first, decisions, standing.withdrawn.get(challenger.version))
+    if (gone := standing.retired.get(challenger.version)) is not None:
+        told = f"This version was given up {_act(gone)}: it is not promoted any more."
+        return RunOutcome(
+            date=challenger.logical_date, status="not_promoted", version=challenger.version, reasons=(told,)
+        )
     ours = [decision for decision in decisions if decision.gate_key == gate_key(workspace, holdout)]
     if not ours or ours[-1].verdict == "promote":
         return None

@@ -2,13 +2,24 @@
 
 The log is read as a stack. A promotion puts its version on top. A rollback takes versions off until its own is on top;
 if its own is not there, it takes the place of the one on top. So rollback after rollback goes further back, and none
-returns to a champion that a rollback has left.
+returns to a champion that a rollback has left, or to one whose files are removed.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from deepfm.manifests import LogEntry
+
+OF_THE_VERSION = {
+    "version",
+    "logical_date",
+    "manifest_sha256",
+    "decision_sha256",
+    "compared_entry",
+    "challenger_auc",
+    "champion_auc",
+}
+"""What an entry says of its version; the rest is about the act."""
 
 
 class Succession(NamedTuple):
@@ -20,6 +31,8 @@ class Succession(NamedTuple):
     """Versions that were champion and that a rollback took away, each with the entry that did."""
     hold: LogEntry | None
     """The entry that put automatic promotions on hold, if they still are."""
+    retired: Mapping[str, LogEntry]
+    """Versions whose files are removed, each with the entry that said so."""
 
     @property
     def previous(self) -> LogEntry | None:
@@ -32,7 +45,9 @@ def succession(entries: Sequence[LogEntry]) -> Succession:
     stack: list[LogEntry] = []
     left: dict[str, LogEntry] = {}
     hold: LogEntry | None = None
+    retired: dict[str, LogEntry] = {}
     for entry in entries:
+        retired |= dict.fromkeys(entry.retired, entry)
         if entry.operation == "hold":
             hold = entry
         elif entry.operation == "rollback":
@@ -43,7 +58,8 @@ def succession(entries: Sequence[LogEntry]) -> Succession:
             stack.append(entry)
     reachable = {entry.version for entry in stack}
     withdrawn = {version: entry for version, entry in left.items() if version not in reachable}
-    return Succession(tuple(stack), withdrawn, hold if entries and entries[-1].held else None)
+    champions = tuple(entry for entry in stack if entry.version not in retired)
+    return Succession(champions, withdrawn, hold if entries and entries[-1].held else None, retired)
 
 
 def _above(stack: Sequence[LogEntry], version: str) -> int:

@@ -15,7 +15,21 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from deepfm.cli import backfill, doctor, history, init, predict, promote, pull, report, run, split, status, synth
+from deepfm.cli import (
+    backfill,
+    doctor,
+    history,
+    init,
+    predict,
+    promote,
+    prune,
+    pull,
+    report,
+    run,
+    split,
+    status,
+    synth,
+)
 from deepfm.cli.options import VerboseOption
 from deepfm.errors import DeepFMError, NoSpaceError, TransientError, UsageError
 
@@ -45,6 +59,7 @@ app.command(name="promote")(promote.promote)
 app.command(name="rollback")(promote.rollback)
 app.command(name="hold")(promote.hold)
 app.command(name="release")(promote.release)
+app.command(name="prune")(prune.prune)
 app.command(name="pull")(pull.pull)
 app.command(name="predict")(predict.predict)
 app.command(name="synth")(synth.synth)

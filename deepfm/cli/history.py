@@ -12,7 +12,7 @@ from deepfm.cli.options import JsonOption, ModelOption, OptionalConfigOption, St
 from deepfm.manifests import LogEntry
 from deepfm.succession import succession
 
-_ACTS = {"promote": "green", "rollback": "red", "hold": "yellow", "release": "yellow"}
+_ACTS = {"promote": "green", "rollback": "red", "hold": "yellow", "release": "yellow", "retire": "dim"}
 _WIDEST = 1000
 """Columns of a table that no terminal shows: it is as wide as it needs to be."""
 _NARROW = 100
@@ -84,7 +84,8 @@ def _figures(entry: LogEntry) -> tuple[str, str]:
 
 
 def _why(entry: LogEntry, *, shortened: bool) -> str:
-    text = _printable(f"{entry.actor}: {entry.reason}")
+    given_up = f" [gave up {', '.join(entry.retired)}]" if entry.retired else ""
+    text = _printable(f"{entry.actor}: {entry.reason}{given_up}")
     return textwrap.shorten(text, _SHORT, placeholder=" …") if shortened else text
 
 
