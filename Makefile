@@ -9,7 +9,7 @@ TEST_SECONDS := 3600
 TEST_WORKERS := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types arch test test-integration test-e2e check demo up down evidence-main evidence-clicks evidence-prefect clean
+.PHONY: help setup fmt lint types arch test test-integration test-e2e check demo up down evidence-main evidence-clicks evidence-prefect evidence-log clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +72,9 @@ evidence-clicks: setup ## Measure what is said of clicks of your own, and make 2
 
 evidence-prefect: setup ## Measure what is said of schedules, pools and backfills, on a real server with real workers
 	$(PY) -m tests.evidence.prefect
+
+evidence-log: setup ## Measure what is said of the promotion log: writers that race, calls that fail, kills
+	$(PY) -m tests.evidence.log
 
 clean: ## Remove caches and build leftovers; .venv, stores and demos stay
 	rm -rf .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov

@@ -7,6 +7,8 @@ import numpy as np
 from pydantic import Field
 
 from deepfm.documents import Document, Part
+from deepfm.golden import Golden
+from deepfm.moments import Moments
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -103,17 +105,6 @@ class ValidationReport(Document):
     def refusal(self) -> str:
         """Why the day was refused, in one line."""
         return "refused: " + "; ".join(finding.sentence for finding in self.broken)
-
-
-class Moments(Part):
-    """Sums of a numeric column's valid values, from which mean and deviation of any window follow."""
-
-    count: int
-    """Number of values that are neither missing nor infinite."""
-    mean: Finite
-    """Their mean."""
-    m2: Finite
-    """Sum of squared distances from the mean (Welford)."""
 
 
 class PreparedDay(Document):
@@ -298,6 +289,8 @@ class VersionManifest(Document):
     """Oldest onnxruntime that loads the file."""
     files: dict[str, FileEntry]
     """Every file of the attempt, by name."""
+    golden: Golden | None = None
+    """Rows with known answers; versions that were exported before there were any have none."""
 
 
 class EvaluationReport(Part):

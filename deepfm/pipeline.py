@@ -29,13 +29,13 @@ from deepfm.manifests import (
     WindowDay,
 )
 from deepfm.onnx_file import MINIMUM_ONNXRUNTIME
+from deepfm.storage.local import disk_errors
 from deepfm.workspace import Workspace
 
 logger = logging.getLogger(__name__)
-
 _PARITY_ROWS = 20_000
 _WEIGHTS = "weights.safetensors"
-
+_local_files = disk_errors("local copies of the stage's files")  # a private folder has this already
 Progress = Callable[[int, int], None]
 
 
@@ -176,6 +176,7 @@ def version_of(workspace: Workspace, window: Window) -> str:
     return stage_keys.version_id(workspace.config, window.logical_date, window.key)
 
 
+@_local_files
 def train_challenger(workspace: Workspace, window: Window, *, progress: Progress | None = None) -> TrainingResult:
     """The trained weights of a window's version; a training that was cut off resumes from its last state.
 
@@ -222,6 +223,7 @@ def train_challenger(workspace: Workspace, window: Window, *, progress: Progress
     return result
 
 
+@_local_files
 def export_version(
     workspace: Workspace, window: Window, result: TrainingResult, holdout: ValidationReport
 ) -> VersionManifest:
@@ -232,6 +234,7 @@ def export_version(
         ConflictError: terminal; the version exists with other bytes.
         StoreUnavailableError: transient.
     """
+    from deepfm.export.golden import golden_of
     from deepfm.export.graph import build_onnx
     from deepfm.export.parity import check_parity
     from deepfm.export.version import graph_spec, load_model, sample_columns
@@ -265,10 +268,12 @@ def export_version(
         focal=spec.focal,
         minimum_onnxruntime=MINIMUM_ONNXRUNTIME,
         files=result.files | {layout.MODEL_FILE: FileEntry(sha256=sha256_hex(data), size_bytes=len(data))},
+        golden=golden_of(data, spec, version=result.version, private={config.data.group}),
     )
     return workspace.registry.publish(manifest, deterministic=result.device == "cpu")
 
 
+@_local_files
 def evaluate(
     workspace: Workspace, holdout: ValidationReport, challenger: VersionManifest, head: LogEntry | None
 ) -> Evaluation:

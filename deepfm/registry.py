@@ -42,11 +42,16 @@ def current_actor() -> str:
 
 
 class Registry:
-    """The versions, decisions and promotion log of one model in a store; reading needs no right to write."""
+    """The versions, decisions and promotion log of one model in a store; reading needs no right to write.
+
+    It remembers how far it has seen the log reach. A store that shows less later is not believed: whoever decided upon
+    that could promote a version twice.
+    """
 
     def __init__(self, store: ObjectStore, model: str) -> None:
         self._store = store
         self._model = layout.checked_name(model)
+        self._reached = 0
 
     def publish(self, manifest: VersionManifest, *, deterministic: bool) -> VersionManifest:
         """The version exists; its manifest is returned, which is an older one if there was one.
@@ -140,9 +145,26 @@ class Registry:
 
         Raises:
             IntegrityError: terminal; a log entry is damaged.
+            StoreUnavailableError: transient; the store shows less of the log than it did before.
         """
         found = self._head()
         return found[0] if found else None
+
+    def head_after(self, sequence: int) -> LogEntry | None:
+        """The last log entry if it is above a number; None, for one read, if the log does not go beyond it.
+
+        Args:
+            sequence: Number of an entry that was seen before.
+
+        Raises:
+            IntegrityError: terminal; a log entry is damaged.
+        """
+        found = self._entry(sequence + 1)
+        if found is None:
+            return None
+        hinted = self._hinted()
+        start = hinted if hinted and hinted[0].sequence > sequence else found
+        return self._climb(start)[0]
 
     def champion(self) -> LogEntry:
         """The last log entry, as `head`.
@@ -174,8 +196,9 @@ class Registry:
 
         Raises:
             IntegrityError: terminal; an entry is damaged, or one is missing below another.
+            StoreUnavailableError: transient; the store shows less of the log than it did before.
         """
-        listed = self._last_listed()
+        reached, listed = self._reached, self._last_listed()
         entries: list[LogEntry] = []
         with ThreadPoolExecutor(_READERS) as pool:
             while len(entries) < listed:
@@ -186,6 +209,7 @@ class Registry:
                     entries.append(found[0])
         while (found := self._entry(len(entries) + 1)) is not None:
             entries.append(found[0])
+        self._require_reach(len(entries), reached)
         return entries
 
     def append(self, entry: LogEntry) -> LogEntry:
@@ -205,7 +229,7 @@ class Registry:
         """
         self._check_model(entry.model)
         key = layout.log_entry(self._model, entry.sequence)
-        if entry.sequence > 1 and self._entry(entry.sequence - 1) is None:
+        if entry.sequence - 1 > self._reached and self._entry(entry.sequence - 1) is None:
             raise UsageError(f"log entry {entry.sequence} would leave a gap", where=self._where(key))
         unclear: StoreUnavailableError | None = None
         acknowledged = False
@@ -239,10 +263,16 @@ class Registry:
         return entry
 
     def _head(self) -> tuple[LogEntry, bytes] | None:
-        head = self._hinted()
-        sequence = head[0].sequence if head else 0
-        while (found := self._entry(sequence + 1)) is not None:
-            head, sequence = found, sequence + 1
+        reached = self._reached
+        start = self._hinted() or self._entry(1)
+        head = self._climb(start) if start else None
+        self._require_reach(head[0].sequence if head else 0, reached)
+        return head
+
+    def _climb(self, start: tuple[LogEntry, bytes]) -> tuple[LogEntry, bytes]:
+        head = start
+        while (found := self._entry(head[0].sequence + 1)) is not None:
+            head = found
         return head
 
     def _hinted(self) -> tuple[LogEntry, bytes] | None:
@@ -270,7 +300,18 @@ class Registry:
         entry = LogEntry.from_bytes(data, where=self._where(key))
         if (entry.model, entry.sequence) != (self._model, sequence):
             raise self._foreign(key, f"{entry.model} {entry.sequence}")
+        self._reached = max(self._reached, sequence)
         return entry, data
+
+    def _require_reach(self, sequence: int, reached: int) -> None:
+        if sequence < reached:
+            raise StoreUnavailableError(
+                "store shows less of the log than before",
+                observed=f"entry {sequence} as the last one",
+                required=f"entry {reached}",
+                where=self._where(layout.log_prefix(self._model)),
+                next_step="Try again later; if it repeats, restore what is missing from a backup.",
+            )
 
     def _last_listed(self) -> int:
         last = 0

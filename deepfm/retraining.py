@@ -184,6 +184,8 @@ def _settled(workspace: Workspace, challenger: VersionManifest, holdout: Validat
     standing = succession(entries)
     first = next((entry for entry in entries if entry.version == challenger.version), None)
     if first is not None:
+        # A run that was cut off right after its promotion has left the cache as it was.
+        registry.repair_cache()
         return _logged(first, decisions, standing.withdrawn.get(challenger.version))
     if (gone := standing.retired.get(challenger.version)) is not None:
         told = f"This version was given up {_act(gone)}: it is not promoted any more."

@@ -1,7 +1,10 @@
 """The consumer: raw values in, calibrated click probability out, with onnxruntime and numpy alone.
 
-    model = ChampionModel.open("s3://bucket/prefix", "homepage")
-    model.predict({"user": ["u1", None], "item": [17, 4]})      # float32 [2]
+    champion = ServedChampion.open("s3://bucket/prefix", "homepage")
+    with champion.watch():                                             # follows promotions in the background
+        champion.predict({"user": ["u1", None], "item": [17, 4]})      # float32 [2]
+
+`ChampionModel.open` gives the champion of that moment instead, for a job that ends.
 
 What counts as what, by the type of the field:
 
@@ -13,234 +16,246 @@ Columns that the model does not know are ignored. Values that it has not seen in
 """
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import SystemRandom
+from typing import NamedTuple, Self
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from deepfm import layout
-from deepfm.columns import NUMPY_TYPES, raw_columns, refusal, typed_column
-from deepfm.documents import sha256_hex
-from deepfm.errors import IntegrityError, UsageError
-from deepfm.manifests import InputSpec, LogEntry, VersionManifest
-from deepfm.onnx_file import MINIMUM_ONNXRUNTIME, OUTPUT, check_structure
+from deepfm.errors import DeepFMError, StoreUnavailableError, UsageError
+from deepfm.loading import ChampionModel, VersionModel, read_model, read_twice, read_version
+from deepfm.manifests import LogEntry
 from deepfm.registry import Registry
+from deepfm.scorer import Scorer
 from deepfm.storage import ObjectStore, open_store
 
-BATCH_ROWS = 16_384
-"""Rows that the runtime holds at a time."""
-_ELEMENT_TYPES = {"string": "tensor(string)", "int64": "tensor(int64)", "float32": "tensor(float)"}
-_LOAD_ERRORS = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
+__all__ = ["ChampionModel", "Scorer", "ServedChampion", "ServingStatus", "VersionModel", "read_model", "read_version"]
+
+POLL_SECONDS = 30.0
+"""How often the log is looked at."""
+JITTER = 0.2
+"""Share by which a pause is longer or shorter at random, so that a fleet does not ask at once."""
+MAX_BACKOFF = 8
+"""Longest pause after failures, in polls."""
+STOP_SECONDS = 1.0
+"""How long `stop` waits for a poll under way, which may hang on the network; its thread ends by itself."""
+_log = logging.getLogger(__name__)
+_random = SystemRandom()
 
 
-class Scorer:
-    """A loaded model file; safe to use from several threads."""
+class ServingStatus(NamedTuple):
+    """What a service shows on its health page."""
 
-    def __init__(self, onnx_bytes: bytes, inputs: Sequence[InputSpec], *, threads: int | None = None) -> None:
-        """A session over bytes that passed the structural check and whose inputs are the ones expected.
-
-        Args:
-            onnx_bytes: The whole model file.
-            inputs: What the manifest says that the graph's inputs are.
-            threads: Threads of one call; None lets the runtime take every core.
-
-        Raises:
-            IntegrityError: terminal; the file is not a model of this project, or has other inputs.
-        """
-        check_structure(onnx_bytes)
-        self.inputs = tuple(inputs)
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        try:
-            self._session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
-        except _LOAD_ERRORS as cause:
-            raise IntegrityError(
-                "onnxruntime cannot load the model file",
-                observed=f"onnxruntime {ort.__version__}",
-                required=f"onnxruntime {MINIMUM_ONNXRUNTIME} or newer and a sound file",
-            ) from cause
-        found = [(entry.name, entry.type, entry.shape[1:]) for entry in self._session.get_inputs()]
-        expected = [(field.name, _ELEMENT_TYPES[field.dtype], [1]) for field in self.inputs]
-        if found != expected:
-            raise IntegrityError("model file has other inputs", observed=found, required=str(expected))
-
-    def probabilities(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """The click probability of each row, float32 [N], computed in batches of bounded size.
-
-        Args:
-            columns: One-dimensional arrays by input name, of equal length: object arrays that hold text, int64, or
-                float32. Others are ignored.
-
-        Raises:
-            UsageError: terminal; a column is absent or of another type or length.
-        """
-        arrays = {field.name: self._typed(columns, field) for field in self.inputs}
-        rows = _common_length(arrays)
-        scores = np.empty(rows, dtype=np.float32)
-        for start in range(0, rows, BATCH_ROWS):
-            chunk = slice(start, start + BATCH_ROWS)
-            feed = {name: array[chunk].reshape(-1, 1) for name, array in arrays.items()}
-            scores[chunk] = self._session.run([OUTPUT], feed)[0][:, 0]
-        return scores
-
-    @staticmethod
-    def _typed(columns: Mapping[str, NDArray[Any]], field: InputSpec) -> NDArray[Any]:
-        array = columns.get(field.name)
-        if array is None:
-            raise UsageError(f"field {field.name} is missing", required=f"a column of {field.dtype}")
-        if array.dtype != NUMPY_TYPES[field.dtype] or array.ndim != 1:
-            raise refusal(field, f"array of {array.dtype} with {array.ndim} dimensions")
-        return array
+    model: str
+    """Name of the model."""
+    version: str
+    """Id of the version that is served."""
+    logical_date: dt.date
+    """Its holdout day."""
+    sequence: int
+    """Log entry up to which the log was followed."""
+    promoted_utc: dt.datetime
+    """When that entry was written, by the clock of whoever wrote it."""
+    staleness_seconds: float
+    """Since a poll last succeeded: so long ago, what is served was certainly the champion."""
+    error: str | None
+    """Why the last poll failed, in one line; None if it did not."""
+    watching: bool
+    """Whether a background thread polls."""
 
 
-class VersionModel:
-    """A loaded version, whose bytes were checked by `read_version`."""
+class _Poll(NamedTuple):
+    """How the last poll went; replaced as a whole, so that its parts belong together."""
 
-    def __init__(self, manifest: VersionManifest, onnx_bytes: bytes, *, threads: int | None = None) -> None:
-        """The model, ready to predict.
-
-        Args:
-            manifest: The version.
-            onnx_bytes: Its model file.
-            threads: Threads of one call; None lets the runtime take every core.
-
-        Raises:
-            IntegrityError: terminal; the file is not a model of this project, or has other inputs.
-        """
-        self.manifest = manifest
-        self._scorer = Scorer(onnx_bytes, manifest.inputs, threads=threads)
-
-    @property
-    def version(self) -> str:
-        """Id of the version."""
-        return self.manifest.version
-
-    @property
-    def logical_date(self) -> dt.date:
-        """The version's holdout day; it was trained on the days before."""
-        return self.manifest.logical_date
-
-    @property
-    def inputs(self) -> tuple[InputSpec, ...]:
-        """The fields that `predict` needs, with their types."""
-        return self.manifest.inputs
-
-    def predict(self, data: object) -> NDArray[np.float32]:
-        """The calibrated click probability of each row, float32 [N]; empty for no rows.
-
-        Args:
-            data: A mapping of columns (lists, numpy arrays, columns of pandas, polars or Arrow), a table of these
-                libraries, or a list of rows, each a mapping. The module says what a field's values may be.
-
-        Raises:
-            UsageError: terminal; one line that names the first field which is absent or of another type or length.
-        """
-        if isinstance(data, Sequence) and len(data) == 0 and not isinstance(data, str | bytes):
-            return np.empty(0, dtype=np.float32)
-        columns = raw_columns(data, self.inputs)
-        return self._scorer.probabilities(
-            {field.name: typed_column(columns[field.name], field) for field in self.inputs}
-        )
+    succeeded_at: float
+    error: str | None
 
 
-class ChampionModel(VersionModel):
-    """The model that the log's head named when it was opened, verified from the log entry down to the bytes."""
+class ServedChampion:
+    """The champion for a service that lives long: it follows the log, and answers whatever happens to the store.
+
+    A new champion is verified and loaded beside the one that is served, then takes its place in one assignment: no call
+    waits, and none sees parts of two. What cannot be verified is not served; the one before stays. The number of
+    the log entry only ever grows: a rollback is an entry of its own. All methods may be called from any thread.
+    """
 
     def __init__(
-        self, *, entry: LogEntry, manifest: VersionManifest, onnx_bytes: bytes, threads: int | None = None
+        self, store: ObjectStore, champion: ChampionModel, *, threads: int | None = None, poll_seconds: float
     ) -> None:
-        """A champion whose bytes have been checked against its manifest; `open` does that."""
-        super().__init__(manifest, onnx_bytes, threads=threads)
-        self.entry = entry
+        """Serves a champion that has been loaded from a store; `open` does that."""
+        if not poll_seconds > 0:
+            raise UsageError("pause between polls is not allowed", observed=poll_seconds, required="above 0 seconds")
+        self._store = store
+        self._registry = Registry(store, champion.entry.model)
+        self._threads = threads
+        self._poll_seconds = poll_seconds
+        self._champion = champion
+        self._poll = _Poll(time.monotonic(), None)
+        self._refreshing = threading.Lock()
+        self._starting = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
 
     @classmethod
-    def open(cls, store_url: str, model: str, *, threads: int | None = None) -> Self:
-        """The current champion, loaded from bytes that match every digest above them. Needs read rights only.
+    def open(
+        cls, store_url: str, model: str, *, threads: int | None = None, poll_seconds: float = POLL_SECONDS
+    ) -> Self:
+        """Serves the current champion; nothing is polled until `refresh`, `start` or `watch`. Needs read rights only.
 
         Args:
             store_url: `file://` folder or `s3://bucket/prefix`.
             model: Name of the model.
             threads: Threads of one call; None lets the runtime take every core.
+            poll_seconds: Mean pause between two polls of the background thread.
 
         Raises:
             NotFoundError: terminal; nothing has been promoted yet.
-            IntegrityError: terminal; a digest, a size or the file's structure is not what it should be.
+            IntegrityError: terminal; a digest, a size, the file's structure or an answer is not what it should be.
             StoreUnavailableError: transient; the store did not answer in time.
         """
         store = open_store(store_url)
-        entry = Registry(store, model).champion()
-        manifest, onnx_bytes = read_version(store, model, entry.version, manifest_sha256=entry.manifest_sha256)
-        return cls(entry=entry, manifest=manifest, onnx_bytes=onnx_bytes, threads=threads)
+        champion = ChampionModel.load(store, Registry(store, model).champion(), threads=threads)
+        return cls(store, champion, threads=threads, poll_seconds=poll_seconds)
+
+    @property
+    def model(self) -> ChampionModel:
+        """The loaded champion. Keep it for as long as several calls have to come from one version."""
+        return self._champion
+
+    @property
+    def version(self) -> str:
+        """Id of the version that is served."""
+        return self._champion.version
 
     @property
     def sequence(self) -> int:
-        """Number of the log entry that made it the champion."""
-        return self.entry.sequence
+        """Log entry up to which the log was followed."""
+        return self._champion.sequence
+
+    @property
+    def status(self) -> ServingStatus:
+        """What is served, how long ago that was certain, and what went wrong since."""
+        champion, poll, thread = self._champion, self._poll, self._thread
+        return ServingStatus(
+            model=champion.entry.model,
+            version=champion.version,
+            logical_date=champion.logical_date,
+            sequence=champion.sequence,
+            promoted_utc=champion.entry.created_utc,
+            staleness_seconds=time.monotonic() - poll.succeeded_at,
+            error=poll.error,
+            watching=thread is not None and thread.is_alive(),
+        )
+
+    @property
+    def staleness_seconds(self) -> float:
+        """Seconds since a poll last succeeded."""
+        return self.status.staleness_seconds
+
+    def predict(self, data: object) -> NDArray[np.float32]:
+        """The calibrated click probability of each row, float32 [N], all from one version.
+
+        Args:
+            data: As `ChampionModel.predict` takes it.
+
+        Raises:
+            UsageError: terminal; one line that names the first field which is absent or of another type or length.
+        """
+        return self._champion.predict(data)
+
+    def refresh(self) -> bool:
+        """Whether a later log entry than the one served was found; if so, its version is served from now on.
+
+        Where there is none, that costs one request without a body. After an error, what was served still is.
+
+        Raises:
+            IntegrityError: terminal until somebody repairs it; a document or the model file is not what it should be.
+            NotFoundError: terminal until somebody repairs it; a version or its file is gone.
+            StoreUnavailableError: transient; the store did not answer in time.
+        """
+        with self._refreshing:
+            # What is certain is what the log said when it was asked, not when its answer had been loaded.
+            asked_at = time.monotonic()
+            try:
+                entry = self._later_entry()
+                if entry is not None:
+                    self._champion = self._loaded(entry)
+            except DeepFMError as error:
+                self._poll = self._poll._replace(error=str(error))
+                raise
+            self._poll = _Poll(asked_at, None)
+        if entry is not None:
+            _log.info("log entry %d is served: %s of %s", entry.sequence, entry.operation, entry.version)
+        return entry is not None
+
+    def start(self) -> None:
+        """A background thread polls until `stop`; one that does so already goes on. It ends with the process."""
+        with self._starting:
+            if self._thread is not None and self._thread.is_alive() and not self._stopping.is_set():
+                return
+            self._stopping = threading.Event()
+            name = f"deepfm-{self._champion.entry.model}"
+            self._thread = threading.Thread(target=self._follow, args=(self._stopping,), name=name, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """No poll begins any more; the model is served on."""
+        with self._starting:
+            self._stopping.set()
+            if self._thread is not None:
+                self._thread.join(STOP_SECONDS)
+
+    @contextmanager
+    def watch(self) -> Iterator[Self]:
+        """Within it, a background thread follows the log."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def _later_entry(self) -> LogEntry | None:
+        sequence = self._champion.sequence
+        entry = read_twice(lambda: self._registry.head_after(sequence))
+        # A bucket that is gone says so. A folder that is not mounted looks like one without later entries.
+        if entry is None and self._store.url.startswith("file:") and self._registry.entry(sequence) is None:
+            raise StoreUnavailableError(
+                f"log entry {sequence} was served and is gone",
+                where=self._store.url,
+                next_step="Check that the folder is mounted.",
+            )
+        return entry
+
+    def _loaded(self, entry: LogEntry) -> ChampionModel:
+        current = self._champion
+        same = (current.version, current.entry.manifest_sha256) == (entry.version, entry.manifest_sha256)
+        if same:
+            return current.under(entry)
+        return ChampionModel.load(self._store, entry, threads=self._threads)
+
+    def _follow(self, stopping: threading.Event) -> None:
+        """Poll until told to stop; every error once as one line, until a poll succeeds."""
+        failures, told = 0, set[str]()
+        while not stopping.wait(_pause(self._poll_seconds, failures)):
+            try:
+                self.refresh()
+            except DeepFMError as error:
+                failures += 1
+                if str(error) not in told:
+                    _log.warning("%s is served on: %s", self.version, error)
+                told.add(str(error))
+            else:
+                if failures:
+                    _log.info("the log can be followed again")
+                failures, told = 0, set()
 
 
-def read_version(
-    store: ObjectStore, model: str, version: str, *, manifest_sha256: str | None = None
-) -> tuple[VersionManifest, bytes]:
-    """The manifest of a version and the bytes of its model file, which match every digest above them.
-
-    Args:
-        store: Where the version is.
-        model: Name of the model.
-        version: Id of the version.
-        manifest_sha256: Digest of the manifest, where a log entry or a decision names it.
-
-    Raises:
-        NotFoundError: terminal; the version or its model file is not there.
-        IntegrityError: terminal; a digest or a size is not what it should be.
-        StoreUnavailableError: transient; the store did not answer in time.
-    """
-    manifest, digest = Registry(store, model).manifest(version)
-    _require_equal("manifest's digest", digest, manifest_sha256 or digest, where=version)
-    return manifest, read_model(store, manifest)
-
-
-def read_model(store: ObjectStore, manifest: VersionManifest) -> bytes:
-    """The bytes of a version's model file, equal in size and digest to what the manifest says.
-
-    Args:
-        store: Where the version is.
-        manifest: The version.
-
-    Raises:
-        IntegrityError: terminal; the manifest names no model file, or the stored bytes are others.
-        NotFoundError: terminal; the file is gone.
-    """
-    entry = manifest.files.get(layout.MODEL_FILE)
-    if entry is None:
-        raise IntegrityError(f"version {manifest.version} has no {layout.MODEL_FILE}")
-    key = layout.file_key(layout.attempt_prefix(manifest.model, manifest.version, manifest.attempt), layout.MODEL_FILE)
-    data = store.read(key)
-    _require_equal("size in bytes", len(data), entry.size_bytes, where=key)
-    _require_equal("digest", sha256_hex(data), entry.sha256, where=key)
-    return data
-
-
-def _common_length(arrays: Mapping[str, NDArray[Any]]) -> int:
-    lengths = {name: len(array) for name, array in arrays.items()}
-    (first, rows), *others = lengths.items()
-    for name, length in others:
-        if length != rows:
-            raise UsageError(f"field {name} has another length", observed=length, required=f"{rows}, as {first} has")
-    return rows
-
-
-def _require_equal(what: str, observed: object, expected: object, *, where: str) -> None:
-    if observed != expected:
-        raise IntegrityError(f"{what} does not match", observed=observed, required=str(expected), where=where)
+def _pause(poll_seconds: float, failures: int) -> float:
+    """Seconds until the next poll: doubled by each failure up to 8 polls, give or take a fifth."""
+    polls = min(1 << min(failures, MAX_BACKOFF), MAX_BACKOFF)
+    return poll_seconds * polls * _random.uniform(1 - JITTER, 1 + JITTER)

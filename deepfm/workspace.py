@@ -18,6 +18,7 @@ from deepfm.errors import AlreadyExistsError, NotFoundError
 from deepfm.manifests import FileEntry, PreparedDay, ValidationReport, Window, WindowDay
 from deepfm.registry import Registry, current_actor
 from deepfm.storage import LocalCache, ObjectStore, open_store
+from deepfm.storage.local import disk_errors
 
 CACHE_BYTES = 20 * 2**30
 """Size cap of the local cache of a store that is not on this machine."""
@@ -43,8 +44,13 @@ class Workspace:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A private folder that is gone afterwards."""
-        with tempfile.TemporaryDirectory(prefix="deepfm-") as folder:
+        """A private folder that is gone afterwards.
+
+        Raises:
+            NoSpaceError: transient; its disk is full.
+            StoreUnavailableError: transient; its disk does not answer.
+        """
+        with disk_errors(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="deepfm-") as folder:
             yield Path(folder)
 
     def document(self, kind: type[D], key: str) -> D | None:

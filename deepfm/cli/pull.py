@@ -21,6 +21,7 @@ from deepfm.errors import NotFoundError
 from deepfm.manifests import InputSpec, VersionManifest
 from deepfm.onnx_file import OUTPUT
 from deepfm.promotion import find_version
+from deepfm.row_schema import row_schema
 from deepfm.storage.local import LocalStore
 
 VersionOption = Annotated[
@@ -48,10 +49,11 @@ def pull(
     ] = Path("pulled"),
     as_json: JsonOption = False,  # noqa: FBT002 - a typer flag
 ) -> None:
-    """Copy the champion's model.onnx, and the manifest that describes it, to this machine.
+    """Copy the champion's model.onnx, the JSON Schema of its inputs and its manifest to this machine.
 
-    The manifest is checked against the log, the file against the manifest, and the file is loaded once. What is there
-    and equal already is left alone. The printed program needs onnxruntime and numpy, nothing else.
+    The manifest is checked against the log, the file against the manifest, and the file is loaded once and has to
+    answer the manifest's golden rows. What is there and equal already is left alone. Rights to read and list are
+    enough. The printed program needs onnxruntime and numpy, nothing else.
 
     [bold]Example[/]: deepfm pull --config clicks.toml --out /srv/models
 
@@ -60,8 +62,9 @@ def pull(
     place = place_of(config, store=store, model=model)
     manifest, onnx_bytes, manifest_bytes = _verified(place, version)
     folder = LocalStore(out)
-    # The manifest last: where it is, the model file is whole.
-    files = {layout.MODEL_FILE: onnx_bytes, layout.MANIFEST: manifest_bytes}
+    schema = to_json(row_schema(manifest), indent=2) + b"\n"
+    # The manifest last: where it is, the other files are whole.
+    files = {layout.MODEL_FILE: onnx_bytes, layout.ROW_SCHEMA_FILE: schema, layout.MANIFEST: manifest_bytes}
     told = [_put(folder, f"{manifest.version}/{name}", data) for name, data in files.items()]
     for line in filter(None, told):
         typer.echo(line, err=True)
@@ -70,19 +73,23 @@ def pull(
         typer.echo(to_json(_summary(manifest, path), indent=2).decode())
         return
     console = Console(highlight=False)
-    for line in (f"# {path}", *_program(manifest.inputs, path)):
+    for line in (
+        f"# {path}",
+        f"# {layout.ROW_SCHEMA_FILE} beside it says what a row may hold.",
+        *_program(manifest.inputs, path),
+    ):
         console.print(line, markup=False, soft_wrap=True)
 
 
 def _verified(place: Place, version: str | None) -> tuple[VersionManifest, bytes, bytes]:
     """A version's manifest, its model file, which was loaded once, and the manifest's stored bytes."""
-    from deepfm.serving import Scorer, read_version
+    from deepfm.serving import VersionModel, read_version
 
     champion = place.registry.champion() if version is None else None
     name = champion.version if champion else find_version(place.registry, str(version))
     digest = champion.manifest_sha256 if champion else None
     manifest, onnx_bytes = read_version(place.store, place.model, name, manifest_sha256=digest)
-    Scorer(onnx_bytes, manifest.inputs)
+    VersionModel(manifest, onnx_bytes)
     return manifest, onnx_bytes, place.store.read(layout.version_manifest(place.model, name))
 
 

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from deepfm.errors import DataCorruptError
+from deepfm.errors import DataCorruptError, DeepFMError
 from deepfm.layout import DATA_SUFFIXES
+from deepfm.storage.local import disk_error
 
 _BLOCK_BYTES = 1 << 20
 """What a CSV is read in, some thirty of them ahead; no row may be longer."""
@@ -73,6 +74,7 @@ def open_file(path: Path, *, key: str, delimiter: str | None = None) -> DataFile
 
     Raises:
         DataCorruptError: terminal; the file is not what its name says, or has no header.
+        StoreUnavailableError: transient; the disk does not answer.
     """
     try:
         _check_contents(path, key)
@@ -83,8 +85,11 @@ def open_file(path: Path, *, key: str, delimiter: str | None = None) -> DataFile
         raise corrupt(key, cause) from cause
 
 
-def corrupt(key: str, cause: BaseException) -> DataCorruptError:
-    """The error that says why a file cannot be read."""
+def corrupt(key: str, cause: BaseException) -> DeepFMError:
+    """The error that says why a file cannot be read: its bytes are to blame, or the disk that they are on."""
+    if isinstance(cause, OSError) and cause.errno is not None:
+        # The clicks may be sound: a day must not be refused for good because a disk did not answer.
+        return disk_error(cause, key)
     first = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     reason = _VALUES.sub(r"\1\2", first).removeprefix("CSV parse error: ")[:160]
     if "straddling object" in reason:

@@ -16,7 +16,8 @@ from deepfm.data.profile import quarantined_positions
 from deepfm.data.sampling import group_hashes, keep_rate, labels_of, row_hashes, sampled
 from deepfm.data.shards import ShardRows, ShardWriter
 from deepfm.data.vocabulary import DayDictionary
-from deepfm.manifests import Moments, Partition, ValidationReport
+from deepfm.manifests import Partition, ValidationReport
+from deepfm.moments import Moments
 from deepfm.storage import LocalCache, ObjectStore
 
 ROWS_FILE = "rows.arrow"

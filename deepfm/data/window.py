@@ -16,7 +16,8 @@ from deepfm.data.preparing import ROWS_FILE, RunningMoments, values_file
 from deepfm.data.shards import ShardRows, open_shard
 from deepfm.data.vocabulary import build_vocabulary, look_up
 from deepfm.errors import WindowError
-from deepfm.manifests import Gap, Moments, Normalisation, PreparedDay
+from deepfm.manifests import Gap, Normalisation, PreparedDay
+from deepfm.moments import Moments
 
 _SLICE_SALT = 211
 

@@ -148,7 +148,7 @@ def _with_awkward_rows(columns: Mapping[str, NDArray[Any]], spec: GraphSpec) -> 
     """The given rows, then unknown, missing and infinite values in turn: enough to fill the largest small batch."""
     rows = {}
     for field, vocabulary in zip(spec.categorical, spec.vocabularies, strict=True):
-        unknown, missing = _unknown(field, vocabulary), "" if field.dtype == "string" else MISSING_INT64
+        unknown, missing = unknown_value(field, vocabulary), "" if field.dtype == "string" else MISSING_INT64
         values = [unknown, missing, unknown, missing, unknown, missing, unknown]
         rows[field.name] = np.concatenate([columns[field.name], np.array(values, dtype=NUMPY_TYPES[field.dtype])])
     for field in spec.numeric:
@@ -157,7 +157,8 @@ def _with_awkward_rows(columns: Mapping[str, NDArray[Any]], spec: GraphSpec) -> 
     return rows
 
 
-def _unknown(field: InputSpec, vocabulary: Vocabulary) -> str | int:
+def unknown_value(field: InputSpec, vocabulary: Vocabulary) -> str | int:
+    """A value that the vocabulary does not hold, the same for the same vocabulary."""
     known = set(values_of(vocabulary))
     candidates = (f"unknown {i}" if field.dtype == "string" else i for i in count())
     return next(value for value in candidates if value not in known)

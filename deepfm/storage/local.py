@@ -67,7 +67,7 @@ def checked_key(key: str) -> str:
 
 @contextmanager
 def disk_errors(where: str) -> Iterator[None]:
-    """Within it, an error of the operating system is raised as one line of ours.
+    """Within it, an error of the operating system is raised as one line of ours; what only looks like one passes.
 
     Args:
         where: Path or URL that the line names.
@@ -80,10 +80,13 @@ def disk_errors(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as cause:
-        raise _explained(cause, where) from cause
+        if cause.errno is None:  # of a library, about what a file holds
+            raise
+        raise disk_error(cause, where) from cause
 
 
-def _explained(cause: OSError, where: str) -> DeepFMError:
+def disk_error(cause: OSError, where: str) -> DeepFMError:
+    """The error of ours that an error of the operating system stands for."""
     if cause.errno in _PASSING:
         return StoreUnavailableError(f"store cannot be reached now: {cause.strerror}", where=where)
     if cause.errno in _FULL:

@@ -138,6 +138,7 @@ def test_the_wall_clock_tells_when_and_never_how_long():
         "deepfm/doctor/examination.py",
         "deepfm/doctor/store.py",
         "deepfm/pipeline.py",
+        "deepfm/retention.py",
         "deepfm/promotion.py",
         "deepfm/storage/cache.py",
         "flows/backfill.py",

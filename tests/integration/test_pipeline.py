@@ -11,6 +11,7 @@ from deepfm import layout
 from deepfm.errors import DataNotReadyError, DataRejectedError, WindowError
 from deepfm.pipeline import prepare_day, promote, validate_day, version_of
 from deepfm.retraining import Direct, RunOutcome, retrain, window_of
+from deepfm.serving import VersionModel, read_version
 from tests.places import ROWS, WORLD, YESTERDAY, Killed, Place, local_place, onnx_of
 from tests.tiny_days import HOLDOUT, click_day, tiny_config, with_column
 
@@ -121,6 +122,17 @@ def test_days_that_cannot_train_are_gaps_with_a_reason_and_part_of_the_version(h
         (HOLDOUT - dt.timedelta(days=5), "missing"),
         (YESTERDAY, "refused: both_classes of the day: clicks 0, required at least 1"),
     ]
+
+
+def test_a_version_knows_some_answers_and_shows_no_user(here):
+    users = {user for date in WORLD for user in click_day(date, rows=ROWS)["user"].to_pylist()}
+    workspace = here.workspace()
+    outcome = retrain(workspace, HOLDOUT)
+    manifest, _ = workspace.registry.manifest(outcome.version or "")
+    assert manifest.golden is not None
+    assert len(manifest.golden.rows) == 16
+    assert not users & {row["user"] for row in manifest.golden.rows}
+    assert VersionModel(*read_version(workspace.store, "tiny", manifest.version), threads=1).manifest == manifest
 
 
 def test_too_few_days_and_no_day_at_all_say_so(here):

@@ -17,6 +17,7 @@ from deepfm.errors import ConflictError
 from deepfm.registry import Registry
 from deepfm.serving import ChampionModel
 from deepfm.storage import ObjectStore, open_store
+from deepfm.storage.local import LocalStore
 from tests.command_line import deepfm, one_line
 from tests.factories import MODEL, entry
 from tests.small_versions import A, B, C, D, judge, model_key, publish, small_onnx, version_of_day
@@ -253,7 +254,52 @@ class TestPull:
     def test_the_manifest_is_the_stored_one(self, reigned, out):
         reigned.done("pull", "--out", str(out), "--version", A[:10])
         assert (out / A / "manifest.json").read_bytes() == reigned.store.read(layout.version_manifest(MODEL, A))
-        assert sorted(path.name for path in (out / A).iterdir()) == ["manifest.json", "model.onnx"]
+        assert sorted(path.name for path in (out / A).iterdir()) == [
+            "inputs.schema.json",
+            "manifest.json",
+            "model.onnx",
+        ]
+
+    def test_a_schema_says_what_a_row_may_hold(self, reigned, out):
+        reigned.done("pull", "--out", str(out))
+        schema = json.loads((out / B / "inputs.schema.json").read_bytes())
+        assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+        assert schema["title"] == f"One row for {MODEL}, version {B}"
+        assert schema["additionalProperties"] is True
+        assert [*schema["properties"]] == schema["required"] == ["user", "item", "price"]
+        types = [field["type"] for field in schema["properties"].values()]
+        assert types == [["string", "null"], ["integer", "null"], ["number", "null"]]
+        user, item, price = (field["description"] for field in schema["properties"].values())
+        assert "missing" in user
+        assert "scored as unseen" in user
+        assert "-9223372036854775808" in item
+        assert "mean of training" in price
+
+    def test_the_manifest_is_put_last(self, reigned, out, monkeypatch):
+        written = []
+        write = LocalStore.write
+
+        def noted(self: LocalStore, key: str, data: bytes) -> None:
+            written.append(key)
+            write(self, key, data)
+
+        monkeypatch.setattr(LocalStore, "write", noted)
+        reigned.done("pull", "--out", str(out))
+        assert written[-1] == f"{B}/manifest.json"
+        assert len(written) == 3
+
+    def test_it_needs_no_right_to_write(self, reigned, out, monkeypatch):
+        own = LocalStore.write
+
+        def refused(self: LocalStore, key: str, data: bytes) -> None:
+            assert self.folder == out, f"{key} was written into the store"
+            own(self, key, data)
+
+        for call in ("create", "upload", "delete"):
+            monkeypatch.setattr(LocalStore, call, None)
+        monkeypatch.setattr(LocalStore, "write", refused)
+        reigned.done("pull", "--out", str(out))
+        assert (out / B / "manifest.json").exists()
 
     def test_twice_is_once_and_a_changed_file_is_replaced_aloud(self, reigned, out):
         reigned.done("pull", "--out", str(out))

@@ -1,14 +1,17 @@
 """One raw file as it is delivered: what is read from CSV and Parquet, and what is said about files that cannot be."""
 
+import errno
 import gzip
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from deepfm.data import files
 from deepfm.data.files import is_csv, is_data, is_text, open_file
-from deepfm.errors import DataCorruptError
+from deepfm.errors import DataCorruptError, StoreUnavailableError
 
 PARQUET = pa.table({"a": [1, 2], "b": ["x", None]})
 
@@ -134,3 +137,15 @@ def test_a_file_that_cannot_be_read_is_one_line_without_a_value_of_it(tmp_path, 
 )
 def test_data_files_are_known_by_their_name(key, data):
     assert is_data(key) == data
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz"])
+def test_a_disk_that_cannot_be_read_is_not_the_files_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(files, "_check_contents", fail)
+    with pytest.raises(StoreUnavailableError, match=name):
+        open_file(tmp_path / name, key=name)

@@ -23,7 +23,6 @@ from deepfm.manifests import (
     EvaluationReport,
     Finding,
     LogEntry,
-    Moments,
     Normalisation,
     PreparedDay,
     TrainingResult,
@@ -32,6 +31,7 @@ from deepfm.manifests import (
     Window,
     WindowDay,
 )
+from deepfm.moments import Moments
 from deepfm.synthetic.delivery import WorldManifest
 from deepfm.training.checkpoint import ResumePointer
 from tests.factories import decision, entry, manifest

@@ -225,6 +225,14 @@ class TestHead:
         registry.repair_cache()
         assert store.writes == []
 
+    def test_a_log_that_was_longer_before_is_not_believed(self, registry: Registry, store: FaultyStore) -> None:
+        filled(registry, 3)
+        store.delete(layout.log_entry(MODEL, 3))
+        for call in (registry.head, registry.entries):
+            with pytest.raises(StoreUnavailableError, match="entry 2 as the last one, required entry 3"):
+                call()
+        assert Registry(store, MODEL).entries() == [registry.entry(1), registry.entry(2)]
+
 
 class TestHistory:
     def test_the_log_comes_oldest_first(self, registry: Registry) -> None:

@@ -108,7 +108,8 @@ def test_nobody_goes_back_to_what_was_given_up(store, monkeypatch):
 
 def test_a_rollback_that_comes_first_keeps_its_version(store, monkeypatch):
     later(monkeypatch, 91)
-    planned, overtaken = retention.Retention._found, []
+    planned = retention.Retention._found
+    overtaken: list[object] = []
 
     def overtake(self, entries):
         found = planned(self, entries)
