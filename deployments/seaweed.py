@@ -50,6 +50,7 @@ def command(folder: Path, s3: int, master: int, volume: int, filer: int) -> list
         "-admin.ui=false",
         "-master.telemetry=false",
         "-s3.autoCreateBucket=false",
+        "-s3.domainName=localhost",
     ]
 
 

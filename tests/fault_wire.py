@@ -43,7 +43,7 @@ def spoil(store: S3Store, *, seed: object, shares: Mapping[str, float]) -> S3Sto
                 return _answer(fault, request, session)
         return None
 
-    for client in (store._client, store._single):
+    for client in (store._clients.patient, store._clients.single):
         # The stubs do not know that a handler may answer in the server's place.
         client.meta.events.register("before-send.s3", cast("Any", send))
     return store

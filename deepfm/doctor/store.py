@@ -92,7 +92,9 @@ def _s3(place: ObjectStore) -> Iterator[Check]:
         return
     facts = place.describe()
     where = f"bucket {facts.bucket} at {facts.endpoint} (by {facts.setting})"
-    yield ok("store.endpoint", f"{where}, region {facts.region}, addressed by {facts.addressing}")
+    how = f"addressed by {facts.addressing}, checksums {facts.checksums}"
+    how += f", encrypted with {facts.encryption}" if facts.encryption else ""
+    yield ok("store.endpoint", f"{where}, region {facts.region}, {how}")
     if facts.credentials:
         yield ok("store.credentials", f"from {facts.credentials}")
     else:

@@ -1,53 +1,36 @@
 """A bucket as a store: AWS S3, or a server that speaks its protocol and keeps `If-None-Match: *`.
 
-The commit of the whole system is one PutObject that succeeds only if the key is free. Two clients serve it: one that
-botocore retries, and one that it does not, because a retried conditional write reports its own first success as a loss.
+The commit of the whole system is one PutObject that succeeds only if the key is free.
 """
 
 import datetime as dt
-import os
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, NamedTuple
-from urllib.parse import urlsplit
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from uuid import uuid4
 
 import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, HTTPClientError, IncompleteReadError
-from botocore.exceptions import ConnectionError as ConnectionFailedError
 
-from deepfm.errors import AlreadyExistsError, ConfigError, NotFoundError, StoreUnavailableError
+from deepfm.errors import AlreadyExistsError, ConfigError, DeepFMError, NotFoundError, StoreUnavailableError
 from deepfm.storage.local import checked_key, disk_errors, temporary_beside
 from deepfm.storage.protocol import ObjectInfo
-from deepfm.storage.s3_endpoint import AMAZONS, setting_of, shown
-from deepfm.storage.s3_errors import (
-    CLIENT_ERRORS,
-    CREDENTIAL_ERRORS,
-    checked_listing,
-    no_credentials,
-    refuse_page,
-    status_of,
-    translation,
-)
+from deepfm.storage.s3_client import Clients, connect, within
+from deepfm.storage.s3_download import download
+from deepfm.storage.s3_endpoint import setting_of, shown
+from deepfm.storage.s3_errors import CLIENT_ERRORS, NotS3Error, checked_listing, expired, status_of, translation
 
 if TYPE_CHECKING:
-    from types_boto3_s3 import S3Client
-    from types_boto3_s3.type_defs import ObjectTypeDef
+    from types_boto3_s3.type_defs import GetObjectOutputTypeDef, ListObjectsV2OutputTypeDef, ObjectTypeDef
 
-_CONNECT_SECONDS = 3
-_READ_SECONDS = 20
-_ATTEMPTS = 5
+T = TypeVar("T")
+_LATEST_REQUEST_SECONDS = 40.0
+"""A call of one small request, or of a few that belong together, makes none later; so it ends in a minute or so."""
 _CREATE_PAUSES_SECONDS = (0.1, 0.5, 1.0, 0.0)
-_BODY_PAUSES_SECONDS = (0.1, 0.5, 0.0)
-_CHUNK_BYTES = 1 << 20
-_CONNECTIONS = 32
 
-_BROKEN_BODY = (HTTPClientError, IncompleteReadError, ConnectionFailedError)
 _ORIGINS = {
     "env": "the environment",
     "shared-credentials-file": "the shared credentials file",
@@ -72,6 +55,10 @@ class S3Facts(NamedTuple):
     region: str
     addressing: str
     """`path` or `host name`: where in a request's URL the bucket is."""
+    checksums: str
+    """When requests carry one: `always` or `if required`."""
+    encryption: str
+    """What the server is asked to encrypt with; empty if the bucket decides."""
     credentials: str
     """Where they come from, in words; empty if there are none."""
 
@@ -79,26 +66,20 @@ class S3Facts(NamedTuple):
 class S3Store:
     """An `ObjectStore` in a bucket, below a prefix.
 
-    Endpoint, region and credentials come from the usual AWS variables and profiles; the region is us-east-1 if nothing
-    names one. At an endpoint other than Amazon's, buckets are addressed by path and checksum trailers are left out: a
-    server that does not know the trailers stores them inside the object.
+    Endpoint, region, profile and credentials come from the usual AWS variables and files; the region is us-east-1 if
+    nothing names one. Credentials that the server calls expired are looked for once more, so that a long run goes on
+    with those that were put into a file in the meantime.
+
+    Raises:
+        ConfigError: terminal; as `connect`.
     """
 
     def __init__(self, bucket: str, *, prefix: str = "") -> None:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
-        try:
-            self._client, self._single = _clients()
-            self._endpoint = shown(self._client.meta.endpoint_url)
-        except CREDENTIAL_ERRORS as cause:
-            raise no_credentials(self.url) from cause
-        except (BotoCoreError, ValueError) as cause:
-            raise ConfigError(
-                "S3 client cannot be set up",
-                observed=type(cause).__name__,
-                where=self.url,
-                next_step="Check AWS_ENDPOINT_URL, AWS_PROFILE and AWS_DEFAULT_REGION.",
-            ) from cause
+        self._clients = connect(self.url)
+        self._endpoint = shown(self._clients.endpoint)
+        self._renewing = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -117,8 +98,8 @@ class S3Store:
 
     def write(self, key: str, data: bytes) -> None:
         """The object is in place, over an older one if there was one."""
-        with self._translated(key):
-            self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data)
+        place = self._place(key)
+        self._ask(key, lambda ask: ask.patient.put_object(**place, Body=data, **ask.encryption))
 
     def create(self, key: str, data: bytes) -> None:
         """The object is in place, and its key was free before.
@@ -137,31 +118,37 @@ class S3Store:
             StoreUnavailableError: transient; no clear answer after several tries.
         """
         unanswered = False
-        for pause in _CREATE_PAUSES_SECONDS:
-            answer = self._put_if_absent(key, data)
-            if answer == "stored":
-                return
-            unanswered = unanswered or answer == "lost"
-            if answer == "taken" and not unanswered:
-                raise self._taken(key)
-            if answer != "busy":
-                stored = self._read_if_present(key)
-                if stored == data:
+        with within(_LATEST_REQUEST_SECONDS):
+            for pause in _CREATE_PAUSES_SECONDS:
+                answer = self._put_if_absent(key, data)
+                if answer == "stored":
                     return
-                if stored is not None:
+                unanswered = unanswered or answer == "lost"
+                if answer == "taken" and not unanswered:
                     raise self._taken(key)
-            time.sleep(pause)
+                if answer != "busy":
+                    stored = self._read_if_present(key)
+                    if stored == data:
+                        return
+                    if stored is not None:
+                        raise self._taken(key)
+                time.sleep(pause)
         raise StoreUnavailableError(
             "store did not say whether the object was created",
             observed=f"{len(_CREATE_PAUSES_SECONDS)} tries",
-            where=f"{self.url}/{key} at {self._endpoint}",
+            where=self._where(key),
             next_step="Try again later.",
         )
 
     def upload(self, key: str, path: Path) -> None:
         """As `write`, streamed from a local file; a large one goes in parts."""
-        with path.open("rb") as source, self._translated(key):
-            self._client.upload_fileobj(source, self._bucket, self._key(key))
+        place = self._place(key)
+
+        def send(ask: Clients) -> None:
+            with path.open("rb") as source:
+                ask.patient.upload_fileobj(source, place["Bucket"], place["Key"], ExtraArgs=ask.encryption or None)
+
+        self._ask(key, send)
 
     def fetch(self, key: str, *, scratch: Path) -> Path:
         """A new file in `scratch` with the whole object; a failed download leaves none.
@@ -182,33 +169,30 @@ class S3Store:
         left out.
         """
         full = f"{self._key(prefix)}/" if prefix else self._prefix
-        with self._translated(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=full)
-            return sorted(
-                self._info(found)
-                for page in pages
-                for found in checked_listing(page).get("Contents", ())
-                if not found["Key"].endswith("/")
-            )
+        return sorted(self._info(found) for found in self._listed(prefix, full) if not found["Key"].endswith("/"))
 
     def delete(self, key: str) -> None:
         """The object is gone; an absent one is no error."""
+        place = self._place(key)
         try:
-            with self._translated(key):
-                self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
+            self._ask(key, lambda ask: ask.patient.delete_object(**place))
         except NotFoundError:
             return
 
     def describe(self) -> S3Facts:
         """Where requests go and whose credentials they carry; the store is not asked."""
         found = boto3.Session().get_credentials()
-        style = (getattr(self._client.meta.config, "s3", None) or {}).get("addressing_style")
+        config = self._clients.patient.meta.config
+        always = getattr(config, "request_checksum_calculation", "") == "when_supported"
+        encryption = self._clients.encryption
         return S3Facts(
             bucket=self._bucket,
             endpoint=self._endpoint,
             setting=setting_of(self._endpoint),
-            region=self._client.meta.region_name,
-            addressing="path" if style == "path" else "host name",
+            region=self._clients.patient.meta.region_name,
+            addressing="path" if (getattr(config, "s3", None) or {}).get("addressing_style") == "path" else "host name",
+            checksums="always" if always else "if required",
+            encryption=" ".join(filter(None, (encryption.get("ServerSideEncryption"), encryption.get("SSEKMSKeyId")))),
             credentials="" if found is None else _origin(found.method),
         )
 
@@ -219,34 +203,76 @@ class S3Store:
             ConfigError: terminal; what every other call would raise, too.
             StoreUnavailableError: transient; no answer within seconds.
         """
-        with self._translated(""):
-            answer = self._single.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
-            checked_listing(answer)
+        answer = self._ask("", lambda ask: self._page(ask.single, self._prefix, MaxKeys=1))
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         return parsedate_to_datetime(date) if date else None
 
     def _key(self, key: str) -> str:
         return self._prefix + checked_key(key)
 
+    def _place(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self._bucket, "Key": self._key(key)}
+
     def _info(self, found: "ObjectTypeDef") -> ObjectInfo:
         changed = found["LastModified"]
         tag = f"{found.get('ETag', '')} {changed.isoformat()}"
         return ObjectInfo(found["Key"].removeprefix(self._prefix), found["Size"], tag, round(changed.timestamp() * 1e9))
 
-    @contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
+    def _ask(self, key: str, request: Callable[[Clients], T]) -> T:
+        """What the request returns; it may be made a second time, with newer credentials."""
+        clients = self._clients
         try:
-            yield
+            with within(_LATEST_REQUEST_SECONDS):
+                return request(clients)
         except CLIENT_ERRORS as cause:
-            raise translation(cause, where=f"{self.url}/{key}", endpoint=self._endpoint) from cause
+            newer = self._renewed(clients) if expired(cause) else None
+            if newer is None:
+                raise self._translated(cause, key) from cause
+        try:
+            with within(_LATEST_REQUEST_SECONDS):
+                return request(newer)
+        except CLIENT_ERRORS as cause:
+            raise self._translated(cause, key) from cause
+
+    def _translated(self, cause: Exception, key: str) -> DeepFMError:
+        return translation(cause, where=f"{self.url}/{key}", endpoint=self._endpoint)
+
+    def _renewed(self, used: Clients) -> Clients | None:
+        """Clients with other credentials than those; None if there are none."""
+        with self._renewing:
+            if self._clients is used:
+                self._clients = connect(self.url)
+            return self._clients if self._clients.identity != used.identity else None
+
+    def _listed(self, prefix: str, full: str) -> Iterator["ObjectTypeDef"]:
+        """Page by page; each may take as long as a request of its own."""
+        following: dict[str, str] = {}
+        while True:
+            page = self._ask(prefix, lambda ask: self._page(ask.patient, full, **following))  # noqa: B023 - called here
+            yield from page.get("Contents", ())
+            if not page.get("IsTruncated"):
+                return
+            token = page.get("NextContinuationToken", "")
+            if not token or token == following.get("ContinuationToken"):
+                what = "a listing that is cut off and does not say how it goes on"
+                raise self._translated(NotS3Error(what), prefix)
+            following = {"ContinuationToken": token}
+
+    def _page(self, client: Any, full: str, **options: Any) -> "ListObjectsV2OutputTypeDef":
+        page: ListObjectsV2OutputTypeDef = client.list_objects_v2(Bucket=self._bucket, Prefix=full, **options)
+        checked_listing(page)
+        return page
+
+    def _where(self, key: str) -> str:
+        return f"{self.url}/{key} at {self._endpoint}"
 
     def _taken(self, key: str) -> AlreadyExistsError:
         return AlreadyExistsError("object exists already", where=f"{self.url}/{key}")
 
     def _put_if_absent(self, key: str, data: bytes) -> Literal["stored", "taken", "busy", "lost"]:
+        place = self._place(key)
         try:
-            with self._translated(key):
-                self._single.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
+            self._ask(key, lambda ask: ask.single.put_object(**place, Body=data, IfNoneMatch="*", **ask.encryption))
         except StoreUnavailableError as failure:
             return "busy" if status_of(failure.__cause__) == 409 else "lost"
         except ConfigError as failure:
@@ -262,51 +288,13 @@ class S3Store:
             return None
 
     def _download(self, key: str, sink: IO[bytes]) -> None:
-        """The sink holds the whole object; a body that broke is read again, which botocore does not do."""
-        for pause in _BODY_PAUSES_SECONDS:
-            sink.seek(0)
-            sink.truncate()
-            with self._translated(key):
-                answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key))
-            try:
-                with closing(answer["Body"]) as body:
-                    for chunk in body.iter_chunks(_CHUNK_BYTES):
-                        sink.write(chunk)
-            except _BROKEN_BODY:
-                time.sleep(pause)
-                continue
-            return
-        raise StoreUnavailableError(
-            "download broke off",
-            observed=f"{len(_BODY_PAUSES_SECONDS)} times",
-            where=f"{self.url}/{key} at {self._endpoint}",
-            next_step="Try again later.",
-        )
+        place = self._place(key)
 
+        def get(first: int) -> "GetObjectOutputTypeDef":
+            rest: dict[str, Any] = {"Range": f"bytes={first}-"} if first else {}
+            return self._ask(key, lambda ask: ask.patient.get_object(**place, **rest))
 
-def _clients() -> tuple["S3Client", "S3Client"]:
-    """One client that botocore retries, and one that asks once."""
-    session = boto3.Session()
-    region = session.region_name or os.environ.get("AWS_REGION") or "us-east-1"
-    host = urlsplit(session.client("s3", region_name=region).meta.endpoint_url).hostname or ""
-    settings = Config(connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, max_pool_connections=_CONNECTIONS)
-    if not host.endswith(AMAZONS):
-        settings = settings.merge(
-            Config(
-                s3={"addressing_style": "path"},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            )
-        )
-    patient = settings.merge(Config(retries={"mode": "standard", "total_max_attempts": _ATTEMPTS}))
-    single = settings.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
-    clients = (
-        session.client("s3", region_name=region, config=patient),
-        session.client("s3", region_name=region, config=single),
-    )
-    for client in clients:
-        client.meta.events.register("before-parse.s3", refuse_page)
-    return clients
+        download(get, sink, where=self._where(key))
 
 
 def _origin(method: str) -> str:

@@ -38,6 +38,7 @@ _NO_CONDITION = (
     "store does not know conditional writes",
     "Use a store that can create an object only if it is absent.",
 )
+_EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired")
 _EXPLAINED = {
     "NoSuchBucket": ("bucket does not exist", "Create the bucket, or correct the store URL."),
     "InvalidBucketName": ("bucket name is not allowed", "Correct the store URL."),
@@ -45,9 +46,7 @@ _EXPLAINED = {
     "AllAccessDisabled": _RIGHTS,
     "InvalidAccessKeyId": ("access key is not known to the store", "Check AWS_ACCESS_KEY_ID."),
     "SignatureDoesNotMatch": ("secret key does not fit the access key", "Check AWS_SECRET_ACCESS_KEY."),
-    "ExpiredToken": _TOKEN,
-    "InvalidToken": _TOKEN,
-    "TokenRefreshRequired": _TOKEN,
+    **dict.fromkeys(_EXPIRED, _TOKEN),
     "RequestTimeTooSkewed": ("clock of this machine is wrong", "Set it to the network's time."),
     "AuthorizationHeaderMalformed": _REGION,
     "IllegalLocationConstraintException": _REGION,
@@ -59,6 +58,12 @@ _EXPLAINED = {
 }
 _PASSING_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "OperationAborted"}
 _PASSING_STATUS = {408, 409, 425, 429}
+
+
+class LateError(BotoCoreError):
+    """A request was not made any more, because the time for the call was over."""
+
+    fmt = "time is over"
 
 
 class NotS3Error(ResponseParserError):
@@ -99,6 +104,11 @@ def status_of(cause: BaseException | None) -> int:
     return int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
+def expired(cause: BaseException) -> bool:
+    """Whether the server took the credentials for ones whose time is over."""
+    return isinstance(cause, ClientError) and _code(cause) in _EXPIRED
+
+
 def translation(cause: Exception, *, where: str, endpoint: str) -> DeepFMError:
     """The error of ours that an error of the client stands for."""
     if isinstance(cause, CREDENTIAL_ERRORS):
@@ -107,6 +117,8 @@ def translation(cause: Exception, *, where: str, endpoint: str) -> DeepFMError:
         return _refusal(cause, where=where, endpoint=endpoint)
     if isinstance(cause, NotS3Error):
         return _not_s3(str(cause), where=where, endpoint=endpoint)
+    if isinstance(cause, LateError):
+        return _unavailable("no answer in time", where=where, endpoint=endpoint, next_step="Try again later.")
     if isinstance(cause, HTTPClientError | ConnectionFailedError | ResponseParserError):
         next_step = where_to_look(endpoint) if isinstance(cause, _NO_CONNECTION) else "Try again later."
         return _unavailable(_in_words(cause), where=where, endpoint=endpoint, next_step=next_step)

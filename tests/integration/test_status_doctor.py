@@ -316,7 +316,7 @@ def test_where_nothing_listens_it_takes_seconds_and_ends_with_75(monkeypatch, ca
 
 @pytest.mark.usefixtures("s3_environment")
 def test_a_server_that_accepts_and_says_nothing_does_not_hang_it(monkeypatch, capsys):
-    monkeypatch.setattr("deepfm.storage.s3._READ_SECONDS", 1)
+    monkeypatch.setattr("deepfm.storage.s3_client._READ_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         began = time.monotonic()

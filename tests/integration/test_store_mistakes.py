@@ -39,7 +39,7 @@ def aws(monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "do-not-tell")
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr("deepfm.storage.s3._ATTEMPTS", 1)
+    monkeypatch.setattr("deepfm.storage.s3_client._ATTEMPTS", 1)
     return monkeypatch
 
 
@@ -116,7 +116,7 @@ class TestNoConnection:
         ("endpoint", "words"),
         [
             ("http://127.0.0.1:9", "connection refused"),
-            ("http://no-such-host.invalid:8333", "host name is not known"),
+            ("https://no-such-host.invalid:8333", "host name is not known"),
             ("https://127.0.0.1:9", "connection refused"),
         ],
     )

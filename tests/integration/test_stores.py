@@ -1,18 +1,16 @@
 """A folder and a bucket behave alike; a bucket also when the network or the server does not."""
 
-import http.client
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from deepfm.errors import AlreadyExistsError, ConfigError, NotFoundError, StoreUnavailableError, UsageError
-from deepfm.storage import LocalCache, ObjectStore, open_store, s3
+from deepfm.storage import LocalCache, ObjectStore, open_store, s3, s3_client, s3_download
+from tests.faulty_proxy import FaultyProxy, running_proxy
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -215,88 +213,21 @@ class TestConfiguration:
             assert "\n" not in str(caught.value)
 
 
-class FaultyProxy(ThreadingHTTPServer):
-    """Between the store and its server: each request meets the next planned fault, or passes.
-
-    `lost`: applied, then the connection breaks. `dropped`: the connection breaks before anything happens. `cut`: the
-    body ends in the middle. `<status> <code>`: an S3 error.
-    """
-
-    daemon_threads = True
-
-    def __init__(self, target: str) -> None:
-        super().__init__(("127.0.0.1", 0), FaultyHandler)
-        self.target = urlsplit(target).netloc
-        self.faults: list[str] = []
-        self.requests: list[str] = []
-
-
-class FaultyHandler(BaseHTTPRequestHandler):
-    """One connection to the proxy."""
-
-    server: FaultyProxy
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
-        """Keep the output of the tests clean."""
-
-    def do_GET(self) -> None:
-        """Answer as the fault says."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.requests.append(self.command)
-        fault = self.server.faults.pop(0) if self.server.faults else "pass"
-        if fault == "dropped":
-            self.close_connection = True
-        elif fault in {"pass", "lost", "cut"}:
-            self._forward(body, fault)
-        else:
-            status, code = fault.split()
-            self._answer(int(status), [], f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode())
-
-    do_PUT = do_POST = do_DELETE = do_HEAD = do_GET  # noqa: N815 - names of the base class
-
-    def _forward(self, body: bytes, fault: str) -> None:
-        headers = {name: value for name, value in self.headers.items() if name != "Expect"}
-        connection = http.client.HTTPConnection(self.server.target, timeout=20)
-        connection.request(self.command, self.path, body=body, headers=headers)
-        answer = connection.getresponse()
-        data = answer.read()
-        connection.close()
-        self.close_connection = fault in {"lost", "cut"}
-        if fault != "lost":
-            self._answer(answer.status, answer.getheaders(), data, cut=fault == "cut")
-
-    def _answer(self, status: int, headers: list[tuple[str, str]], data: bytes, *, cut: bool = False) -> None:
-        self.send_response_only(status)
-        for name, value in headers:
-            if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
-                self.send_header(name, value)
-        if status != 204:
-            self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data[: len(data) // 2] if cut else data)
-
-
 class TestFaults:
     """The answers that a network takes away, in front of a real server."""
 
     @pytest.fixture
     def proxy(self, fresh_bucket: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
         bucket = fresh_bucket()
-        proxy = FaultyProxy(os.environ["AWS_ENDPOINT_URL"])
-        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
-        monkeypatch.setenv("TEST_BUCKET", bucket)
-        yield proxy
-        proxy.shutdown()
-        proxy.server_close()
-        thread.join()
+        with running_proxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+            monkeypatch.setenv("TEST_BUCKET", bucket)
+            yield proxy
 
     @pytest.fixture
     def store(self, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
         monkeypatch.setattr(s3, "_CREATE_PAUSES_SECONDS", (0.0,) * 4)
-        monkeypatch.setattr(s3, "_BODY_PAUSES_SECONDS", (0.0,) * 3)
+        monkeypatch.setattr(s3_download, "_PAUSES_SECONDS", (0.0,) * 3)
         assert proxy.faults == []
         return open_store(f"s3://{os.environ['TEST_BUCKET']}")
 
@@ -362,11 +293,58 @@ class TestFaults:
     def test_a_broken_body_is_read_again(self, store: ObjectStore, proxy: FaultyProxy, tmp_path: Path) -> None:
         data = os.urandom(3 << 20)
         store.write("key", data)
-        proxy.faults = ["cut", "cut"]
+        proxy.faults, proxy.headers = ["cut", "cut"], []
         assert store.read("key") == data
+        half, quarter = len(data) // 2, len(data) // 4
+        asked = [headers.get("range") for headers in proxy.headers]
+        assert asked == [None, f"bytes={half}-", f"bytes={half + quarter}-"]
         proxy.faults = ["cut", "cut"]
         assert store.fetch("key", scratch=tmp_path / "scratch").read_bytes() == data
         assert len(list((tmp_path / "scratch").iterdir())) == 1
+
+    def test_an_object_that_was_replaced_meanwhile_is_read_from_its_beginning(
+        self, store: ObjectStore, proxy: FaultyProxy
+    ) -> None:
+        store.write("key", b"data" * 1000)
+        proxy.faults, proxy.headers = ["cut", "moved"], []
+        assert store.read("key") == b"data" * 1000
+        assert [headers.get("range") for headers in proxy.headers] == [None, "bytes=2000-", None]
+
+    def test_a_rest_that_is_not_there_is_read_from_its_beginning(self, store: ObjectStore, proxy: FaultyProxy) -> None:
+        store.write("key", b"data" * 1000)
+        proxy.faults = ["cut", "416 InvalidRange"]
+        assert store.read("key") == b"data" * 1000
+
+    def test_a_body_that_trickles_is_asked_for_again_from_there(
+        self, store: ObjectStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.write("key", b"data" * 5000)
+        monkeypatch.setattr(s3_download, "_WINDOW_SECONDS", 0.2)
+        monkeypatch.setattr(s3_download, "_SLOWEST_BYTES_A_SECOND", 200_000)
+        proxy.faults, proxy.headers = ["trickle"], []
+        assert store.read("key") == b"data" * 5000
+        assert 10_000 < int(proxy.headers[1]["range"].removeprefix("bytes=").removesuffix("-")) < 10_100
+        proxy.faults = ["trickle"] * 3
+        with pytest.raises(StoreUnavailableError, match="download broke off: 3 times"):
+            store.read("key")
+
+    @pytest.mark.parametrize("call", ["create", "read", "list", "write"])
+    def test_no_request_begins_when_the_time_is_over(
+        self, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, call: str
+    ) -> None:
+        monkeypatch.setattr(s3_client, "_READ_SECONDS", 0.2)
+        monkeypatch.setattr(s3, "_LATEST_REQUEST_SECONDS", 0.3)
+        store = open_store(f"s3://{os.environ['TEST_BUCKET']}")
+        calls: dict[str, Callable[[], object]] = {
+            "create": lambda: store.create("key", b"1"),
+            "read": lambda: store.read("key"),
+            "list": lambda: store.list(""),
+            "write": lambda: store.write("key", b"1"),
+        }
+        proxy.faults = ["hang"] * 99
+        with pytest.raises(StoreUnavailableError, match="no answer in time"):
+            calls[call]()
+        assert 1 <= len(proxy.requests) <= 3
 
     def test_a_body_that_stays_broken_leaves_no_file(
         self, store: ObjectStore, proxy: FaultyProxy, tmp_path: Path
