@@ -23,6 +23,7 @@ from deepfm.errors import (
     StoreUnavailableError,
     UsageError,
 )
+from deepfm.events import of_entry, of_rejection, tell
 from deepfm.manifests import Decision, LogEntry, VersionManifest
 from deepfm.storage import ObjectStore
 
@@ -110,7 +111,10 @@ class Registry:
         return [version for version, *rest in names if rest == [layout.MANIFEST]]
 
     def record(self, decision: Decision) -> tuple[Decision, str]:
-        """The decision is stored; the stored one, which may be older, is returned with the sha256 of its bytes."""
+        """The decision is stored; the stored one, which may be older, is returned with the sha256 of its bytes.
+
+        A challenger that was rejected just now is told of; a decision that was there already is not.
+        """
         self._check_model(decision.model)
         prefix = layout.decision_prefix(
             self._model,
@@ -124,6 +128,9 @@ class Registry:
             self._store.create(key, data)
         except AlreadyExistsError:
             data = self._store.read(key)
+        else:
+            if decision.verdict == "reject":
+                tell(of_rejection(decision, actor=current_actor()))
         return Decision.from_bytes(data, where=self._where(key)), sha256_hex(data)
 
     def decisions(self, logical_date: dt.date, version: str) -> list[Decision]:
@@ -213,7 +220,7 @@ class Registry:
         return entries
 
     def append(self, entry: LogEntry) -> LogEntry:
-        """The entry is in the log, and so its version is the champion; the stored entry is returned.
+        """The entry is in the log, and so its version is the champion; the stored entry is returned, the sinks know.
 
         Whatever the store answered, the log is read back: an answer may be lost, a server may ignore the condition, and
         a call may be repeated. The attempt id tells whose entry it is.
@@ -245,6 +252,8 @@ class Registry:
             raise unclear or self._not_kept(entry)
         stored = self._own(found, entry, acknowledged=acknowledged)
         self._repair_after_commit()
+        if acknowledged or unclear is not None:  # otherwise an earlier call stored it
+            tell(of_entry(stored))
         return stored
 
     def repair_cache(self) -> LogEntry | None:

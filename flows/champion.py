@@ -13,7 +13,6 @@ from deepfm.config_file import load_config
 from deepfm.promotion import Change, Operator, find_version
 from deepfm.workspace import Workspace, open_workspace
 from flows.artifacts import escaped, key_of
-from flows.events import tell_promotion
 from flows.logs import shown_if_possible
 
 _TAIL = 10
@@ -83,6 +82,4 @@ def _done(workspace: Workspace, change: Change) -> State[Any]:
             key=key_of(workspace.model, "champion"),
             description=f"Champion of {workspace.model}",
         )
-    if change.changed and change.operation == "promote":
-        tell_promotion(workspace.model, change.entry.version)
     return Completed(message=line, data=change)

@@ -19,7 +19,6 @@ from deepfm.retraining import Runner, RunOutcome
 from deepfm.retraining import retrain as run_stages
 from deepfm.workspace import open_workspace
 from flows.artifacts import publish_outcome
-from flows.events import tell_promotion
 from flows.logical_date import resolve_logical_date
 from flows.logs import let_library_speak, shown_if_possible
 from flows.tasks import StageTasks
@@ -87,7 +86,6 @@ def retrain(  # noqa: PLR0913, PLR0917 - one argument per field of the form
         return _handed(Completed(name="Skipped", message=told))
     workspace = open_workspace(settings, store_url=store)
     runner = SHARED_RUNNER.get() or StageTasks(train_on=train_on, queue=queue)
-    before = workspace.registry.head()
     outcome = run_stages(workspace, date, runner=runner, promoting=promote)
     with shown_if_possible():
         publish_outcome(workspace, outcome)
@@ -97,14 +95,6 @@ def retrain(  # noqa: PLR0913, PLR0917 - one argument per field of the form
             observed="; ".join(outcome.reasons),
             next_step="Deliver the day again; the champion stays.",
         )
-    head = workspace.registry.head()
-    if (
-        outcome.version
-        and head
-        and head.version == outcome.version
-        and (before is None or before.version != head.version)
-    ):
-        tell_promotion(settings.model, head.version)
     get_run_logger().info("%s %s: %s", outcome.version, outcome.status, "; ".join(outcome.reasons))
     return _handed(_completed(outcome))
 

@@ -1,4 +1,4 @@
-"""Resources that tests of several folders share: a real S3 server and buckets in it."""
+"""Resources that tests of several folders share: a real S3 server and buckets in it, and who hears of events."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,7 +6,25 @@ from uuid import uuid4
 
 import pytest
 
+from deepfm.events import Event
 from tests.seaweed import S3Server, client_of, running_seaweed
+from tests.sinks import Sink, only
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_hears() -> Iterator[None]:
+    """What tests do to models is told to nobody, whatever is installed and whichever server this machine uses."""
+    with only(), pytest.MonkeyPatch.context() as patched:
+        patched.delenv("PREFECT_API_URL", raising=False)
+        yield
+
+
+@pytest.fixture
+def heard() -> Iterator[list[Event]]:
+    """What a sink has heard of during the test."""
+    events: list[Event] = []
+    with only(Sink(events.append)):
+        yield events
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from deepfm.doctor import examination
+from deepfm.events import ENTRY_POINTS
+from tests.sinks import declared
+
 ROOT = Path(__file__).parents[2]
 HEAVY = ["torch", "prefect", "pandas", "great_expectations", "pyarrow", "onnx"]
 
@@ -29,8 +33,15 @@ def test_a_consumer_loads_nothing_heavy(module: str):
     assert loaded_of(HEAVY, after=module) == []
 
 
-def test_the_command_line_works_without_prefect():
-    assert loaded_of(["prefect"], after="deepfm.cli.app") == []
+@pytest.mark.parametrize("module", ["deepfm.cli.app", "flows.events"])
+def test_the_command_line_works_without_prefect(module: str):
+    assert loaded_of(["prefect"], after=module) == []
+
+
+def test_every_declared_entry_point_is_a_function_that_somebody_asks_for():
+    found = declared()
+    assert {point.group for point in found} == {examination.ENTRY_POINTS, ENTRY_POINTS}
+    assert all(callable(point.load()) for point in found)
 
 
 def test_opening_the_storage_package_does_not_load_boto3():

@@ -136,6 +136,17 @@ def test_automations_declare_dead_runs_dead_and_name_the_model():
     assert set(kinds.values()) == {"change-flow-run-state", "send-notification"}
 
 
+def test_of_all_that_is_told_only_a_promotion_ends_the_wait_for_one():
+    from prefect.server.events.schemas.automations import EventTrigger
+
+    from deployments.automations import wanted
+    from flows.events import NAMES
+
+    (found,) = [automation for automation in wanted("clicks", block=None, days=3) if "promotion" in automation.name]
+    trigger = EventTrigger.model_validate(found.trigger.model_dump())
+    assert [kind for kind, name in NAMES.items() if trigger.expects(name)] == ["promote"]
+
+
 def test_cycles_are_freed_by_a_thread_that_may_wait_and_not_by_the_one_that_serves(tmp_path):
     (tmp_path / "prefect").mkdir()
     (tmp_path / "prefect" / "__init__.py").touch()
