@@ -7,9 +7,12 @@ TORCH_INDEX ?=
 TEST_SECONDS := 3600
 # The tests of a file stay together. More workers than two need a machine with more than two cores.
 TEST_WORKERS := 2
+# The tests that want a bucket, by file and name.
+CEPH_FILES := stores log_races pipeline consumers status_doctor registry_commands report_command init
+CEPH_TESTS := (stores and not local) or s3 or bucket or credentials
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types arch test test-integration test-e2e check demo up down evidence-main evidence-clicks evidence-prefect evidence-log clean
+.PHONY: help setup fmt lint types arch test test-integration test-e2e test-ceph check demo up down evidence-main evidence-clicks evidence-prefect evidence-log clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +55,10 @@ test-integration: setup ## Run the tests that need a real store or runtime
 
 test-e2e: setup ## Run the tests that live through a user's day
 	$(PY) -m pytest tests/e2e
+
+test-ceph: setup ## Run the tests of buckets against Ceph (not part of `make test`; needs Debian's radosgw, ceph-mon and ceph-osd)
+	@$(PY) -m tests.ceph
+	S3_SERVER=ceph $(PY) -m pytest $(CEPH_FILES:%=tests/integration/test_%.py) -k "$(CEPH_TESTS)"
 
 check: test lint types arch ## Run everything that has to pass before a commit is shared
 

@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from deepfm.events import Event
+from tests.ceph import running_ceph
 from tests.seaweed import S3Server, client_of, running_seaweed
 from tests.sinks import Sink, only
 
@@ -28,20 +31,28 @@ def heard() -> Iterator[list[Event]]:
 
 
 @pytest.fixture(scope="session")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A SeaweedFS S3 server of its own, gone with the session."""
-    with running_seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+def running_s3() -> Callable[[Path], AbstractContextManager[S3Server]]:
+    """What starts a real S3 server with its data in a folder: SeaweedFS, or Ceph under S3_SERVER=ceph."""
+    return {"seaweed": running_seaweed, "ceph": running_ceph}[os.environ.get("S3_SERVER", "seaweed")]
+
+
+@pytest.fixture(scope="session")
+def s3_server(
+    running_s3: Callable[[Path], AbstractContextManager[S3Server]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[S3Server]:
+    """A real S3 server of its own, gone with the session."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 
 @pytest.fixture
-def s3_environment(seaweed: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     """The server, with this process's AWS variables pointing at it."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, value in seaweed.environment.items():
+    for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    return seaweed
+    return s3_server
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -35,17 +35,22 @@ def running_seaweed(folder: Path) -> Iterator[S3Server]:
     """A SeaweedFS S3 server with its data in a folder, gone when the block ends."""
     ports = seaweed.free_ports(4)
     server = S3Server(f"http://127.0.0.1:{ports[0]}", "test-access-key", f"secret-{uuid4().hex}")
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            seaweed.command(folder, *ports),
-            cwd=folder,
-            env={**os.environ, **server.environment},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        _wait_until_ready(server, process, log=folder / "server.log")
+    log = folder / "server.log"
+    environment = {**os.environ, **server.environment}
+    with process_of(seaweed.command(folder, *ports), folder, environment=environment, log=log) as process:
+        wait_until_ready(server, process, log=log)
         yield server
+
+
+@contextmanager
+def process_of(
+    command: list[str], folder: Path, *, environment: Mapping[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server's process in a folder, its output in a file; ended with the block, killed if it does not end."""
+    with log.open("wb") as sink:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=sink, stderr=subprocess.STDOUT)
+    try:
+        yield process
     finally:
         process.terminate()
         try:
@@ -59,7 +64,8 @@ def client_of(server: S3Server) -> "S3Client":
     return seaweed.client_of(server.environment)
 
 
-def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], *, log: Path) -> None:
+def wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], *, log: Path) -> None:
+    """An object can be stored, or the end of the log is the error."""
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         if seaweed.ready(server.environment):

@@ -13,15 +13,16 @@ from uuid import uuid4
 
 from deepfm import layout
 from deepfm.doctor.checks import Check, attempt, failed, ok, refusal, skipped, warning
-from deepfm.errors import AlreadyExistsError, DeepFMError, StoreUnavailableError
+from deepfm.errors import AlreadyExistsError, ConfigError, DeepFMError, StoreUnavailableError
 from deepfm.storage import ObjectStore
 
 _WRITERS = 8
 _ROUNDS = 3
 _SKEW_SECONDS = 60.0
 _UNSAFE = "this store cannot keep a promotion log safely"
+_CEPH = "Ceph does what it should in a bucket whose versioning was never enabled."
 _NO_RIGHT = {"access is denied", "file system is read-only"}
-_CHECKS = ("store.readable", "store.writable", "store.create_if_absent", "store.race")
+_CHECKS = ("store.readable", "store.writable", "store.create_if_absent", "store.race", "store.create_again")
 
 
 def store(place: ObjectStore, *, read_only: bool) -> Iterator[Check]:
@@ -70,6 +71,7 @@ def _written(place: ObjectStore, *, read_only: bool) -> Iterator[Check]:
             return
         yield attempt("store.create_if_absent", probe.refuses_a_second)
         yield attempt("store.race", probe.lets_one_win)
+        yield attempt("store.create_again", probe.frees_what_is_deleted)
     finally:
         left = probe.clean()
     yield attempt("store.cleanup", lambda: left)
@@ -167,6 +169,21 @@ class _Probe:
                 return _unsafe("store.race", "a writer was told that it won, and another one's bytes are stored")
         return ok("store.race", f"of {_WRITERS} writers at once exactly one wins, {_ROUNDS} times")
 
+    def frees_what_is_deleted(self) -> Check:
+        """The key of a deleted object is free again: a prune removes versions, and the same inputs make them again."""
+        key = self._key("again")
+        self._place.create(key, b"first")
+        try:
+            self._place.delete(key)
+        except ConfigError:
+            return skipped("store.create_again", "nothing may be deleted")
+        try:
+            self._place.create(key, b"second")
+        except AlreadyExistsError:
+            observed = "the key of a deleted object stays taken: versions that are pruned cannot be made again"
+            return warning("store.create_again", observed, f"Use another bucket. {_CEPH}")
+        return ok("store.create_again", "the key of a deleted object is free again")
+
     def clean(self) -> Check:
         """Nothing of this run is left."""
         try:
@@ -203,5 +220,5 @@ class _Probe:
 
 
 def _unsafe(name: str, observed: str) -> Check:
-    step = "Use a store that honours If-None-Match: *, such as AWS S3, Cloudflare R2, Ceph or SeaweedFS."
+    step = f"Use a store that honours If-None-Match: *, such as AWS S3, Cloudflare R2 or SeaweedFS. {_CEPH}"
     return failed(name, f"{observed}: {_UNSAFE}", step)

@@ -8,7 +8,7 @@ from deepfm.serving import ServedChampion
 from deepfm.storage import open_store
 from tests.evidence.consumers import read_during_promotions
 from tests.factories import MODEL
-from tests.seaweed import client_of, running_seaweed
+from tests.seaweed import client_of
 from tests.tiny_models import answer, put_champion
 
 ROW = {"user": [None], "price": [None]}
@@ -21,8 +21,8 @@ def test_reads_during_promotions_are_whole_in_order_and_answered(tmp_path):
     assert seen.versions >= 2
 
 
-def test_a_bucket_is_followed_and_its_outage_is_served_through(tmp_path, monkeypatch):
-    with running_seaweed(tmp_path) as server:
+def test_a_bucket_is_followed_and_its_outage_is_served_through(tmp_path, monkeypatch, running_s3):
+    with running_s3(tmp_path) as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         client_of(server).create_bucket(Bucket="models")

@@ -11,7 +11,7 @@ from deepfm import layout
 from deepfm.errors import DataNotReadyError, DataRejectedError, WindowError
 from deepfm.pipeline import prepare_day, promote, validate_day, version_of
 from deepfm.retraining import Direct, RunOutcome, retrain, window_of
-from deepfm.serving import VersionModel, read_version
+from deepfm.serving import ServedChampion, VersionModel, read_version
 from tests.places import ROWS, WORLD, YESTERDAY, Killed, Place, local_place, onnx_of
 from tests.tiny_days import HOLDOUT, click_day, tiny_config, with_column
 
@@ -62,6 +62,15 @@ class TestOnEveryStore:
         compared = [decision.compared_entry for decision in rival.registry.decisions(HOLDOUT, outcome.version or "")]
         assert compared == [0, 1]
         assert len(entries) == (2 if outcome.status == "promoted" else 1)
+
+    def test_a_consumer_takes_the_next_champion(self, place):
+        first = retrain(place.workspace(), YESTERDAY)
+        served = ServedChampion.open(place.store, "tiny", threads=1)
+        assert (served.status.version, served.refresh()) == (first.version, False)
+        second = retrain(place.workspace(), HOLDOUT)
+        assert (first.status, second.status) == ("promoted", "promoted")
+        assert served.refresh() is True
+        assert (served.status.version, served.status.sequence) == (second.version, 2)
 
     def test_a_kill_at_the_commit_is_made_good_by_the_next_run(self, place, reference):
         def kill_before_the_log(_: str, key: str) -> None:

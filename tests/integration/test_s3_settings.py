@@ -120,7 +120,7 @@ class TestChecksums:
 
 class TestEncryption:
     def test_every_write_asks_for_it_and_the_server_has_done_it(
-        self, bucket, seaweed: S3Server, proxy, monkeypatch, tmp_path
+        self, bucket, s3_server: S3Server, proxy, monkeypatch, tmp_path
     ):
         (tmp_path / "large").write_bytes(os.urandom(9 << 20))  # goes in parts
         monkeypatch.setenv("DEEPFM_S3_SSE", "AES256")
@@ -130,7 +130,7 @@ class TestEncryption:
         store.upload("uploaded", tmp_path / "large")
         asked = [h for h in proxy.headers if "uploadId" not in h[":path"]]
         assert {h.get("x-amz-server-side-encryption") for h in asked} == {"AES256"}
-        client = client_of(seaweed)
+        client = client_of(s3_server)
         for key in ("written", "created", "uploaded"):
             assert client.head_object(Bucket=bucket, Key=key)["ServerSideEncryption"] == "AES256"
         assert store.read("written") == b"1"
@@ -189,8 +189,8 @@ class TestProfiles:
 
     @pytest.mark.parametrize("code", ["400 ExpiredToken", "400 InvalidToken"])
     @pytest.mark.parametrize("call", ["read", "write", "create", "upload", "list"])
-    def test_credentials_that_were_renewed_meanwhile_are_used(self, bucket, seaweed, proxy, profile, code, call):
-        client_of(seaweed).put_object(Bucket=bucket, Key="key", Body=b"1")
+    def test_credentials_that_were_renewed_meanwhile_are_used(self, bucket, s3_server, proxy, profile, code, call):
+        client_of(s3_server).put_object(Bucket=bucket, Key="key", Body=b"1")
         profile(key="older")
         store = opened(bucket)
         calls = {

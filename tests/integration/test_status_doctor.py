@@ -9,12 +9,15 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from botocore.exceptions import ClientError
 
 from deepfm.calendar.rows import calendar_of
 from deepfm.retraining import retrain
 from deepfm.storage import open_store
+from deepfm.storage.s3_errors import status_of
 from tests.command_line import deepfm, one_line
 from tests.places import ROWS, WORLD, Place, local_place
+from tests.seaweed import client_of
 from tests.tiny_days import HOLDOUT, click_day
 from tests.tiny_toml import write_toml
 
@@ -258,6 +261,35 @@ def test_a_bucket_passes_and_says_how_it_is_reached_without_a_secret(monkeypatch
     assert s3_environment.secret_key[7:] not in json.dumps(checks)
     assert s3_environment.access_key not in json.dumps(checks)
     assert open_store(store).list("") == []
+
+
+@pytest.mark.parametrize("suspended", [False, True], ids=["enabled", "suspended"])
+def test_in_a_bucket_with_versions_the_doctor_finds_what_writers_would(
+    monkeypatch, capsys, s3_environment, fresh_bucket, suspended
+):
+    bucket, client = fresh_bucket(), client_of(s3_environment)
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    if suspended:
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+
+    def stored() -> bool:
+        try:
+            client.put_object(Bucket=bucket, Key="key", Body=b"data", IfNoneMatch="*")
+        except ClientError as refusal:
+            if status_of(refusal) != 412:
+                raise
+            return False
+        return True
+
+    assert stored()
+    second = stored()
+    client.delete_object(Bucket=bucket, Key="key")
+    freed = stored()
+    code, checks = checks_of(monkeypatch, capsys, "--store", f"s3://{bucket}")
+    once = ("failed", "failed", 78) if second else ("ok", "ok", 0)
+    assert (checks["store.create_if_absent"]["status"], checks["store.race"]["status"], code) == once
+    assert checks["store.create_again"]["status"] == ("ok" if freed else "warning")
+    assert ("Ceph" in json.dumps(checks)) is (second or not freed)
 
 
 @pytest.mark.usefixtures("s3_environment")

@@ -81,6 +81,23 @@ class ReadOnly(Odd):
         raise ConfigError("access is denied", next_step="Allow s3:PutObject.")
 
 
+class Remembering(Odd):
+    """A bucket whose versioning is suspended, at a server to which a deletion is an object."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._deleted: set[str] = set()
+
+    def create(self, key: str, data: bytes) -> None:
+        if key in self._deleted:
+            raise AlreadyExistsError("object exists already")
+        self._store.create(key, data)
+
+    def delete(self, key: str) -> None:
+        self._deleted.add(key)
+        self._store.delete(key)
+
+
 class Stubborn(Odd):
     def delete(self, *_: object) -> None:
         raise ConfigError("access is denied")
@@ -142,9 +159,20 @@ def test_read_only_writes_nothing(tmp_path):
 
 
 def test_probes_that_cannot_be_deleted_are_a_warning(tmp_path):
-    check = store_checks(Stubborn(tmp_path))["store.cleanup"]
+    checks = store_checks(Stubborn(tmp_path))
+    assert checks["store.create_again"].status == "skipped"
+    assert checks["store.cleanup"].status == "warning"
+    assert f"/{layout.PROBES}" in checks["store.cleanup"].next_step
+
+
+def test_a_key_that_stays_taken_after_a_deletion_is_a_warning(tmp_path):
+    checks = store_checks(Remembering(tmp_path))
+    assert {name for name, check in checks.items() if check.status != "ok"} == {"store.create_again"}
+    assert exit_code(list(checks.values())) == 0
+    check = checks["store.create_again"]
     assert check.status == "warning"
-    assert f"/{layout.PROBES}" in check.next_step
+    assert "versions that are pruned cannot be made again" in check.observed
+    assert "versioning was never enabled" in check.next_step
 
 
 def test_a_store_that_does_not_answer_is_not_asked_again(tmp_path):
