@@ -4,6 +4,7 @@
     ├── TerminalError              the same call fails again: change something first
     │   ├── UsageError             2   a command or an argument that cannot be meant
     │   ├── ConfigError            78  a TOML, a store or credentials that cannot work
+    │   │   └── AccessDeniedError      a right that is missing, or a disk that is read-only
     │   ├── DataRejectedError      3   the clicks are not fit to train or to judge on
     │   │   ├── DataCorruptError       a file that cannot be read as what it says it is
     │   │   ├── WindowError            too few accepted days before the logical date
@@ -76,6 +77,10 @@ class ConfigError(TerminalError):
     """A TOML, a store or credentials that cannot work."""
 
     exit_code = 78
+
+
+class AccessDeniedError(ConfigError):
+    """A right that is missing, or a disk that is read-only."""
 
 
 class DataRejectedError(TerminalError):

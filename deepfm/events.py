@@ -7,7 +7,9 @@ reads the promotion log.
 """
 
 import datetime as dt
+import getpass
 import logging
+import os
 import time
 from contextvars import copy_context
 from functools import cache
@@ -52,6 +54,14 @@ class Event(Part):
     """Versions that a `retire` has given up."""
 
 
+def current_actor() -> str:
+    """Who does things to models from this process; a container's user may have a number alone."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
 def of_entry(entry: LogEntry) -> Event:
     """What a log entry means to somebody who does not know the log."""
     return Event(
@@ -61,12 +71,11 @@ def of_entry(entry: LogEntry) -> Event:
     )
 
 
-def of_rejection(decision: Decision, *, actor: str) -> Event:
-    """The event that a decision to reject is.
+def of_rejection(decision: Decision) -> Event:
+    """The event that a decision of this process to reject is.
 
     Args:
         decision: Its verdict is `reject`.
-        actor: Who or what ran the gate.
     """
     return Event(
         kind="reject",
@@ -74,7 +83,7 @@ def of_rejection(decision: Decision, *, actor: str) -> Event:
         version=decision.version,
         logical_date=decision.logical_date,
         sequence=None,
-        actor=actor,
+        actor=current_actor(),
         reasons=decision.reasons,
         challenger_auc=decision.challenger.auc,
         champion_auc=decision.champion.auc if decision.champion else None,

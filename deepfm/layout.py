@@ -9,7 +9,8 @@ models/<model>/versions/<version>/manifest.json       create-only: the version
 models/<model>/decisions/<date>/<version>-vs-<n>-<gate>/… create-only: the verdict against log entry n
 models/<model>/log/<000000000001>.json                create-only: the commit
 models/<model>/champion.json                          a cache of the log's head
-probes/…                                              objects by which a store is tried out, deleted again
+models/<model>/probes/…                               objects by which a store is tried out before the first entry
+probes/…                                              other objects by which a store is tried out, deleted again
 """
 
 import datetime as dt
@@ -320,6 +321,16 @@ def champion_cache(model: str) -> str:
 def probe_key(name: str) -> str:
     """The key of an object by which a store is tried out."""
     return file_key(PROBES, name)
+
+
+def model_probes_prefix(model: str) -> str:
+    """The objects by which a store is tried out where the rights may end at one model."""
+    return f"{model_prefix(model)}/probes"
+
+
+def model_probe_key(model: str, name: str) -> str:
+    """The key of such an object."""
+    return file_key(model_probes_prefix(model), name)
 
 
 def file_key(prefix: str, name: str) -> str:

@@ -7,14 +7,14 @@ believed of it that the log does not say too.
 """
 
 import datetime as dt
-import getpass
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from deepfm import layout
+from deepfm import layout, log_errors
 from deepfm.documents import sha256_hex
 from deepfm.errors import (
+    AccessDeniedError,
     AlreadyExistsError,
     ConflictError,
     DeepFMError,
@@ -26,20 +26,13 @@ from deepfm.errors import (
 from deepfm.events import of_entry, of_rejection, tell
 from deepfm.manifests import Decision, LogEntry, VersionManifest
 from deepfm.storage import ObjectStore
+from deepfm.storage.condition import require_condition
 
 _log = logging.getLogger(__name__)
 _LAST_SEQUENCE = 10**12 - 1
 _BLOCK = 64
 _READERS = 8
 """Log entries are read in blocks, several at a time, because a store may be far away."""
-
-
-def current_actor() -> str:
-    """Who appends to a log from this process; a container's user may have a number alone."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
 
 
 class Registry:
@@ -130,7 +123,7 @@ class Registry:
             data = self._store.read(key)
         else:
             if decision.verdict == "reject":
-                tell(of_rejection(decision, actor=current_actor()))
+                tell(of_rejection(decision))
         return Decision.from_bytes(data, where=self._where(key)), sha256_hex(data)
 
     def decisions(self, logical_date: dt.date, version: str) -> list[Decision]:
@@ -203,16 +196,18 @@ class Registry:
 
         Raises:
             IntegrityError: terminal; an entry is damaged, or one is missing below another.
-            StoreUnavailableError: transient; the store shows less of the log than it did before.
+            StoreUnavailableError: transient; the store shows less of the log than it did before, or than it lists.
         """
-        reached, listed = self._reached, self._last_listed()
+        reached, listed = self._reached, self._listed()
         entries: list[LogEntry] = []
         with ThreadPoolExecutor(_READERS) as pool:
-            while len(entries) < listed:
-                last = min(listed, len(entries) + _BLOCK)
+            while len(entries) < max(listed, default=0):
+                last = min(max(listed), len(entries) + _BLOCK)
                 for found in pool.map(self._entry, range(len(entries) + 1, last + 1)):
                     if found is None:
-                        raise self._gap(len(entries) + 1, listed)
+                        raise log_errors.missing(
+                            len(entries) + 1, listed, where=self._where(layout.log_prefix(self._model))
+                        )
                     entries.append(found[0])
         while (found := self._entry(len(entries) + 1)) is not None:
             entries.append(found[0])
@@ -222,8 +217,9 @@ class Registry:
     def append(self, entry: LogEntry) -> LogEntry:
         """The entry is in the log, and so its version is the champion; the stored entry is returned, the sinks know.
 
-        Whatever the store answered, the log is read back: an answer may be lost, a server may ignore the condition, and
-        a call may be repeated. The attempt id tells whose entry it is.
+        Before the first entry the store shows that it refuses a second object under one key; a log that begins on
+        another store could lose promotions later. Whatever the store answered, the log is read back: an answer may be
+        lost, a server may ignore the condition, and a call may be repeated. The attempt id tells whose entry it is.
 
         Args:
             entry: One above the entry that its decision was made against, with a random attempt id.
@@ -231,6 +227,8 @@ class Registry:
         Raises:
             ConflictError: terminal; somebody else took the number. Decide again, against the new champion.
             UsageError: terminal; the entry before it does not exist.
+            AccessDeniedError: terminal; the log may not be written. What was stored before stays.
+            ConfigError: terminal; the store lets two writers win.
             IntegrityError: terminal; the store acknowledged the entry and holds other bytes.
             StoreUnavailableError: transient; the entry is not in the log as far as can be seen.
         """
@@ -241,7 +239,7 @@ class Registry:
         unclear: StoreUnavailableError | None = None
         acknowledged = False
         try:
-            self._store.create(key, entry.to_bytes())
+            self._create(entry)
             acknowledged = True
         except AlreadyExistsError:
             _log.info("log entry %d is taken", entry.sequence)
@@ -249,12 +247,28 @@ class Registry:
             unclear = failure
         found = self._entry(entry.sequence)
         if found is None:
-            raise unclear or self._not_kept(entry)
+            raise unclear or log_errors.not_kept(entry.sequence, where=self._where(key))
         stored = self._own(found, entry, acknowledged=acknowledged)
         self._repair_after_commit()
         if acknowledged or unclear is not None:  # otherwise an earlier call stored it
             tell(of_entry(stored))
         return stored
+
+    def cached(self) -> tuple[LogEntry, bytes] | None:
+        """The log entry that `champion.json` copies, and its bytes; None if there is no cache.
+
+        Raises:
+            IntegrityError: terminal; the cache is damaged, or the log does not confirm it. Readers ignore it then.
+        """
+        key = layout.champion_cache(self._model)
+        data = self._read_if_present(key)
+        if data is None:
+            return None
+        hint = LogEntry.from_bytes(data, where=self._where(key))
+        found = self._entry(hint.sequence) if hint.sequence <= _LAST_SEQUENCE else None
+        if found is None or found[1] != data:
+            raise IntegrityError("the log has no such entry", where=self._where(key))
+        return found
 
     def repair_cache(self) -> LogEntry | None:
         """`champion.json` holds the head of the log, which is returned; for writers only.
@@ -285,21 +299,12 @@ class Registry:
         return head
 
     def _hinted(self) -> tuple[LogEntry, bytes] | None:
-        """The log entry that the cache copies, if the log holds the very same bytes."""
-        key = layout.champion_cache(self._model)
-        data = self._read_if_present(key)
-        if data is None:
-            return None
+        """Where the way up may begin: the entry that the cache copies, if the log confirms it."""
         try:
-            hint = LogEntry.from_bytes(data, where=self._where(key))
-            found = self._entry(hint.sequence) if hint.sequence <= _LAST_SEQUENCE else None
+            return self.cached()
         except IntegrityError as damage:
             _log.warning("the cache of the champion is ignored: %s", damage)
             return None
-        if found is None or found[1] != data:
-            _log.warning("the cache of the champion is ignored: the log has no such entry %d", hint.sequence)
-            return None
-        return found
 
     def _entry(self, sequence: int) -> tuple[LogEntry, bytes] | None:
         key = layout.log_entry(self._model, sequence)
@@ -312,57 +317,39 @@ class Registry:
         self._reached = max(self._reached, sequence)
         return entry, data
 
+    def _create(self, entry: LogEntry) -> None:
+        """The entry is in place, and its key was free before; a store is tried out before it gets the first one."""
+        try:
+            if entry.sequence == 1 and not self._reached:
+                require_condition(self._store, partial(layout.model_probe_key, self._model))
+            self._store.create(layout.log_entry(self._model, entry.sequence), entry.to_bytes())
+        except AccessDeniedError as denial:
+            raise log_errors.not_permitted(denial, model=self._model, store=self._store.url) from denial
+
     def _require_reach(self, sequence: int, reached: int) -> None:
         if sequence < reached:
-            raise StoreUnavailableError(
-                "store shows less of the log than before",
-                observed=f"entry {sequence} as the last one",
-                required=f"entry {reached}",
-                where=self._where(layout.log_prefix(self._model)),
-                next_step="Try again later; if it repeats, restore what is missing from a backup.",
-            )
+            raise log_errors.shorter(sequence, reached, where=self._where(layout.log_prefix(self._model)))
 
-    def _last_listed(self) -> int:
-        last = 0
+    def _listed(self) -> set[int]:
+        listed = set()
         for found in self._store.list(layout.log_prefix(self._model)):
             try:
-                last = max(last, layout.log_sequence(found.key))
+                listed.add(layout.log_sequence(found.key))
             except UsageError:
                 _log.warning("%s is no log entry and is ignored", self._where(found.key))
-        return last
-
-    def _gap(self, sequence: int, listed: int) -> IntegrityError:
-        return IntegrityError(
-            f"log entry {sequence} is missing",
-            observed=f"entry {listed} exists",
-            required="a log without gaps",
-            where=self._where(layout.log_prefix(self._model)),
-            next_step="Restore the entry from a backup or an older object version.",
-        )
+        return listed
 
     def _own(self, found: tuple[LogEntry, bytes], entry: LogEntry, *, acknowledged: bool) -> LogEntry:
         """The stored entry, if this append wrote it."""
         stored, data = found
         key = layout.log_entry(self._model, entry.sequence)
         if stored.attempt != entry.attempt:
-            raise ConflictError(
-                f"log entry {entry.sequence} was appended by somebody else",
-                observed=f"{stored.operation} of {stored.version} by {stored.actor} on {stored.created_utc:%F %T%z}",
-                where=self._where(key),
-                next_step="Decide again, against the new champion.",
-            )
+            raise log_errors.taken(stored, where=self._where(key))
         if acknowledged and data != entry.to_bytes():
             raise IntegrityError(
                 f"log entry {entry.sequence} was acknowledged and holds other bytes", where=self._where(key)
             )
         return stored
-
-    def _not_kept(self, entry: LogEntry) -> StoreUnavailableError:
-        return StoreUnavailableError(
-            f"log entry {entry.sequence} is not there after it was written",
-            where=self._where(layout.log_entry(self._model, entry.sequence)),
-            next_step="Try again later; if it repeats, the store does not keep what it acknowledges.",
-        )
 
     def _repair_after_commit(self) -> None:
         try:

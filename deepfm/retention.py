@@ -27,20 +27,20 @@ KEEP = 5
 OLDER_THAN_DAYS = 90
 """How long ago a version must have been replaced, or written if it never was champion."""
 ORPHANED_AFTER_DAYS = 7
-"""Age from which files that became no version are of no use."""
+"""Age from which files that became no version, and objects by which a store was tried out, are of no use."""
 _TRIES = 5
 _DAY_NS = 86_400 * 10**9
 
-Why = Literal["superseded", "never champion", "no version", "given up before"]
+Why = Literal["superseded", "never champion", "no version", "given up before", "probes"]
 
 
 class Removal(Part):
-    """What makes room: a version, or files below its name that belong to none."""
+    """What makes room: a version, files below its name that belong to none, or what trying out the store has left."""
 
     version: str
-    """Its id."""
+    """Its id; empty for probes, which belong to none."""
     why: Why
-    """Replaced long ago; never promoted; left by a run that was cut off; or by a removal that was."""
+    """Replaced long ago; never promoted; left by a run that was cut off; by a removal that was; or by a probe."""
     age_days: int
     """Whole days since it was replaced, or since the newest of the files was written."""
     files: int
@@ -108,11 +108,11 @@ class Retention:
         raise ConflictError("the log changed again and again", next_step="Run the same command again.")
 
     def _found(self, entries: Sequence[LogEntry]) -> list[_Found]:
-        below = self._below()
-        now = _clock_ns(self._store) if below else 0
+        below, probes = self._below(), self._probes()
+        now = _clock_ns(self._store) if below or probes else 0
         replaced = self._replaced_ns(entries)
         kept, retired = _newest_champions(entries, self._keep), succession(entries).retired
-        found: list[_Found] = []
+        found = _old_probes(probes, now)
         for version, objects in sorted(below.items()):
             age = now - max(info.changed_ns for info in objects)
             if version in retired:
@@ -136,6 +136,10 @@ class Retention:
             for info in self._store.list(prefix):
                 below[layout.name_below(prefix, info.key).partition("/")[0]].append(info)
         return {version: objects for version, objects in below.items() if layout.is_version(version)}
+
+    def _probes(self) -> list[ObjectInfo]:
+        """Objects by which the store was tried out: a kill leaves them, or a writer without the right to delete."""
+        return self._store.list(layout.PROBES) + self._store.list(layout.model_probes_prefix(self._model))
 
     def _orphans(self, version: str, objects: Sequence[ObjectInfo], now: int) -> Iterator[_Found]:
         """The files of each attempt that did not become the version."""
@@ -165,6 +169,12 @@ class Retention:
         """The manifest first: without it the rest belongs to nothing."""
         for key in sorted(keys, key=lambda key: layout.version_result(key) is None):
             self._store.delete(key)
+
+
+def _old_probes(probes: Sequence[ObjectInfo], now_ns: int) -> list[_Found]:
+    """The probes that nobody can be waiting for any more."""
+    old = [info for info in probes if now_ns - info.changed_ns >= ORPHANED_AFTER_DAYS * _DAY_NS]
+    return _aged("", "probes", old, now_ns - max(info.changed_ns for info in old), days=0) if old else []
 
 
 def _aged(version: str, why: Why, objects: Sequence[ObjectInfo], age_ns: int, *, days: int) -> list[_Found]:

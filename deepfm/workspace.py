@@ -15,8 +15,9 @@ from deepfm import layout
 from deepfm.config import RetrainConfig
 from deepfm.documents import Document
 from deepfm.errors import AlreadyExistsError, NotFoundError
+from deepfm.events import current_actor
 from deepfm.manifests import FileEntry, PreparedDay, ValidationReport, Window, WindowDay
-from deepfm.registry import Registry, current_actor
+from deepfm.registry import Registry
 from deepfm.storage import LocalCache, ObjectStore, open_store
 from deepfm.storage.local import disk_errors
 

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter, defaultdict
@@ -32,7 +33,7 @@ from tests.tiny_days import HOLDOUT, click_day, tiny_config
 
 _RANDOM = re.compile(rb'(?<![0-9a-f])(?:[0-9a-f]{32}|[0-9a-f]{64})(?![0-9a-f])|(?<="created_utc": ")[^"]*')
 """Attempt ids, the digests that depend on them, and the time."""
-_ORPHANS = re.compile("models/[^/]+/versions/[^/]+/attempt/.*")
+_ORPHANS = re.compile("models/[^/]+/(versions/[^/]+/attempt|probes)/.*")
 """What a run that was cut off may leave besides."""
 _MODEL = "tiny"
 _DONE, _UNTYPED, _TYPED, _NOT_MET = 0, 1, 10, 11
@@ -95,7 +96,7 @@ class Watch:
         self, stage: str = "", number: int = 0, what: Effect | str | None = None, *, disk: FailingDisk | None = None
     ) -> None:
         self._stage, self._number, self._what, self._disk = stage, number, what, disk
-        self._now, self._made = "", 0
+        self._now, self._made, self._turn = "", 0, threading.Lock()
         self.points: list[Point] = []
         self.met = False
 
@@ -105,12 +106,13 @@ class Watch:
             self._disk.active = stage == self._stage
 
     def choose(self, call: Call) -> Effect | str | None:
-        self._made += 1
-        self.points.append(Point(self._now, self._made, call.operation, call.key))
-        if (self._now, self._made) != (self._stage, self._number):
-            return None
-        self.met = True
-        return self._what
+        with self._turn:  # a store is tried out by several threads
+            self._made += 1
+            self.points.append(Point(self._now, self._made, call.operation, call.key))
+            if (self._now, self._made) != (self._stage, self._number):
+                return None
+            self.met = True
+            return self._what
 
 
 def record(folder: Path, *, seed: int = 0) -> list[Recorded]:

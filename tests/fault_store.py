@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from deepfm.errors import AlreadyExistsError, ConfigError, NoSpaceError, NotFoundError, StoreUnavailableError
+from deepfm.errors import AccessDeniedError, AlreadyExistsError, NoSpaceError, NotFoundError, StoreUnavailableError
 from deepfm.storage import ObjectStore
 from deepfm.storage.local import checked_key, disk_errors
 from deepfm.storage.protocol import ObjectInfo
@@ -113,7 +113,7 @@ def _full(_: Call) -> None:
 
 
 def _denied(_: Call) -> None:
-    raise ConfigError("access is denied")
+    raise AccessDeniedError("access is denied")
 
 
 def _stale(call: Call) -> Any:

@@ -85,6 +85,7 @@ class Reference(NamedTuple):
     outcome: RunOutcome
     onnx: bytes
     changes: list[tuple[str, str]]
+    """Every change of the store, but those by which it was tried out before the first entry of the log."""
 
 
 def onnx_of(workspace: Workspace, outcome: RunOutcome) -> bytes:

@@ -37,8 +37,9 @@ def doctor(
 ) -> None:
     """Check this machine, the configuration, the clicks, the store and the champion, and say what to do.
 
-    The store is tried in earnest: probe objects below [bold]probes/[/] are created, fought over by several threads and
-    deleted again. A store that lets two writers win cannot keep a promotion log safely, and fails.
+    The store is tried in earnest: probe objects of up to 8 MiB below [bold]probes/[/] are written, read back, fought
+    over by several threads and deleted again. A store that lets two writers win cannot keep a promotion log safely, and
+    fails. Whether one may promote is asked by creating the log's last entry once more, which a store refuses.
 
     Exit code 0: nothing failed (warnings are no failures); otherwise that of the worst failure: 78 configuration or
     store, 75 the store does not answer or a disk is full, 3 data.

@@ -16,8 +16,8 @@ from deepfm.cli.options import (
     StoreOption,
     place_of,
 )
+from deepfm.events import current_actor
 from deepfm.promotion import Change, Operator, find_version
-from deepfm.registry import current_actor
 
 
 def promote(  # noqa: PLR0913, PLR0917 - one argument per option

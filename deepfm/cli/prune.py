@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deepfm.cli.options import JsonOption, ModelOption, OptionalConfigOption, StoreOption, place_of, print_json
-from deepfm.registry import current_actor
+from deepfm.events import current_actor
 from deepfm.retention import KEEP, OLDER_THAN_DAYS, Removal, Retention
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -26,7 +26,7 @@ def prune(  # noqa: PLR0913, PLR0917 - one argument per option
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")] = False,  # noqa: FBT002 - a typer flag
     as_json: JsonOption = False,  # noqa: FBT002 - a typer flag
 ) -> None:
-    """Remove versions that were replaced long ago or never promoted, and files of runs that were cut off.
+    """Remove versions that were replaced long ago or never promoted, and what runs that were cut off have left.
 
     The champion and those before it, up to --keep, always stay. A version's age counts from the day on which it was
     replaced, by the store's clock. The log says first which versions are given up, so no rollback can meet one that is

@@ -52,15 +52,15 @@ def examine(patient: Patient) -> Iterator[Check]:
     yield from environment(config, folders=folders)
     yield from [read] if config is None else settings(config)
     yield resolved
-    readable = False
+    passed: set[str] = set()
     for check in store(opened, read_only=patient.read_only) if opened is not None else ():
-        readable = readable or (check.name, check.status) == ("store.readable", "ok")
+        passed |= {check.name} if check.status == "ok" else set()
         yield check
     yield from _source(config)
-    if opened is None or not readable:
+    if opened is None or "store.readable" not in passed:
         yield skipped("registry.log", "the store cannot be read")
     else:
-        yield from _kept(opened, config)
+        yield from _kept(opened, config, tried="store.create_if_absent" in passed)
     for further in entry_points(group=ENTRY_POINTS):
         yield from further.load()(config)
 
@@ -105,7 +105,7 @@ def _source(config: RetrainConfig | None) -> Iterator[Check]:
     yield from source(opened, config, now=dt.datetime.now(dt.UTC))
 
 
-def _kept(opened: ObjectStore, config: RetrainConfig | None) -> Iterator[Check]:
+def _kept(opened: ObjectStore, config: RetrainConfig | None, *, tried: bool) -> Iterator[Check]:
     """What the store holds: clicks of the newest accepted day, log and champion of each model."""
     try:
         models = [config.model] if config is not None else models_in(opened)
@@ -118,7 +118,7 @@ def _kept(opened: ObjectStore, config: RetrainConfig | None) -> Iterator[Check]:
     if not models:
         yield skipped("registry.log", "the store holds no model")
     for model in models:
-        yield from registry(opened, model)
+        yield from registry(opened, model, tried=tried)
 
 
 def _newest_accepted(opened: ObjectStore, model: str) -> ValidationReport | None:

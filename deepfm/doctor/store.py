@@ -1,28 +1,41 @@
-"""The store: can it be reached, read and written, and does it create an object only if there is none?
+"""The store: can it be read and written, does it keep bytes, and does it create an object only if there is none?
 
-The promotion log rests on that last point. A server that ignores the condition answers every writer that it has won, so
-it is asked in earnest: twice in a row, and by several threads at once.
+The promotion log rests on that last point (`deepfm.storage.condition`).
 """
 
-import datetime as dt
-import threading
+import os
+import re
+import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import uuid4
 
 from deepfm import layout
+from deepfm.doctor.bucket import bucket
 from deepfm.doctor.checks import Check, attempt, failed, ok, refusal, skipped, warning
-from deepfm.errors import AlreadyExistsError, ConfigError, DeepFMError, StoreUnavailableError
+from deepfm.errors import AccessDeniedError, AlreadyExistsError, DeepFMError
 from deepfm.storage import ObjectStore
+from deepfm.storage.condition import require_one_winner, require_refusal
+from deepfm.storage.local import disk_errors
 
 _WRITERS = 8
 _ROUNDS = 3
-_SKEW_SECONDS = 60.0
-_UNSAFE = "this store cannot keep a promotion log safely"
 _CEPH = "Ceph does what it should in a bucket whose versioning was never enabled."
-_NO_RIGHT = {"access is denied", "file system is read-only"}
-_CHECKS = ("store.readable", "store.writable", "store.create_if_absent", "store.race", "store.create_again")
+_CHECKS = (
+    "store.readable",
+    "store.writable",
+    "store.bytes",
+    "store.create_if_absent",
+    "store.race",
+    "store.create_again",
+)
+_SINGLE_BYTES = (1 << 20) + 1
+"""Goes in one request. S3's client frames at most 1 MiB at a time, so a framed body has two frames."""
+_PARTS_BYTES = (8 << 20) + 1
+"""From 8 MiB on S3's client uploads in parts: these are two, a whole one and a very short one."""
+_FRAME = re.compile(rb"[0-9a-fA-F]+(?:;chunk-signature=|\r\n)")
+"""How a body begins whose framing was stored with it."""
 
 
 def store(place: ObjectStore, *, read_only: bool) -> Iterator[Check]:
@@ -32,8 +45,10 @@ def store(place: ObjectStore, *, read_only: bool) -> Iterator[Check]:
         place: The store.
         read_only: Write nothing.
     """
-    checks = list(_s3(place)) if place.url.startswith("s3://") else []
-    yield from checks
+    checks: list[Check] = []
+    for check in _bucket(place):
+        checks.append(check)
+        yield check
     if not any(check.status == "failed" for check in checks):
         readable = attempt("store.readable", lambda: _readable(place))
         yield readable
@@ -58,6 +73,16 @@ def _readable(place: ObjectStore) -> Check:
     return ok("store.readable", f"models: {named}; listed in {took:.2f} s")
 
 
+def _bucket(place: ObjectStore) -> Iterator[Check]:
+    """The checks of a bucket's surroundings; a folder has none."""
+    if not place.url.startswith("s3://"):
+        return
+    from deepfm.storage.s3 import S3Store
+
+    if isinstance(place, S3Store):
+        yield from bucket(place)
+
+
 def _written(place: ObjectStore, *, read_only: bool) -> Iterator[Check]:
     if read_only:
         yield from (skipped(name, "--read-only: nothing is written") for name in _CHECKS[1:])
@@ -65,9 +90,14 @@ def _written(place: ObjectStore, *, read_only: bool) -> Iterator[Check]:
     probe = _Probe(place)
     try:
         checked = attempt("store.writable", probe.writable)
-        yield _reader_only(checked)
+        yield checked
         if checked.status == "failed":
             yield from (skipped(name, "the store cannot be written") for name in _CHECKS[2:])
+            return
+        checked = attempt("store.bytes", probe.keeps_bytes)
+        yield checked
+        if checked.status == "failed":
+            yield from (skipped(name, "the store does not keep bytes") for name in _CHECKS[3:])
             return
         yield attempt("store.create_if_absent", probe.refuses_a_second)
         yield attempt("store.race", probe.lets_one_win)
@@ -77,54 +107,27 @@ def _written(place: ObjectStore, *, read_only: bool) -> Iterator[Check]:
     yield attempt("store.cleanup", lambda: left)
 
 
-def _reader_only(check: Check) -> Check:
+def _reader_only(denial: AccessDeniedError) -> Check:
     """A store that may be read and not written is enough for a consumer."""
-    if check.status != "failed" or not any(check.observed.startswith(words) for words in _NO_RIGHT):
-        return check
+    check = refusal("store.writable", denial, otherwise="")
     step = f"{check.next_step} Or, where models are only consumed, use --read-only.".strip()
     observed = f"reader only: can consume, cannot retrain ({check.observed})"
     return check.model_copy(update={"observed": observed, "next_step": step})
 
 
-def _s3(place: ObjectStore) -> Iterator[Check]:
-    """Where the bucket is, whose credentials are used, and one request that is asked once."""
-    from deepfm.storage.s3 import S3Store
-
-    if not isinstance(place, S3Store):
-        return
-    facts = place.describe()
-    where = f"bucket {facts.bucket} at {facts.endpoint} (by {facts.setting})"
-    how = f"addressed by {facts.addressing}, checksums {facts.checksums}"
-    how += f", encrypted with {facts.encryption}" if facts.encryption else ""
-    yield ok("store.endpoint", f"{where}, region {facts.region}, {how}")
-    if facts.credentials:
-        yield ok("store.credentials", f"from {facts.credentials}")
-    else:
-        step = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
-        yield failed("store.credentials", "none were found", step)
-        return
-    try:
-        server = place.server_time()
-    except StoreUnavailableError as error:
-        step = f"Check {facts.setting}, the network, and whether the server runs."
-        yield refusal("store.answers", error).model_copy(update={"next_step": step})
-        return
-    except DeepFMError as error:
-        yield refusal("store.answers", error)
-        return
-    yield ok("store.answers", "a listing was answered")
-    if server is not None:
-        yield _clock(server)
-
-
-def _clock(server: dt.datetime) -> Check:
-    seconds = (dt.datetime.now(dt.UTC) - server).total_seconds()
-    if abs(seconds) > _SKEW_SECONDS:
-        observed = f"this machine is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} the store"
-        return warning(
-            "store.clock", observed, "Set this machine's clock by the network; from 15 minutes on S3 refuses."
-        )
-    return ok("store.clock", f"{abs(seconds):.0f} s apart from this machine's")
+def _damaged(given: bytes, stored: bytes, *, how: str) -> Check | None:
+    """What became of bytes that were not read back as they were given; None if they were."""
+    if stored == given:
+        return None
+    name, became = "store.bytes", f"{len(given):,} bytes {how} were read back as {len(stored):,}"
+    if _FRAME.match(stored) and (b"x-amz-checksum-" in stored or b";chunk-signature=" in stored):
+        observed = f"{became}: the framing of the upload was stored inside the object"
+        step = "Set AWS_REQUEST_CHECKSUM_CALCULATION=when_required: this server does not know checksum trailers."
+        return failed(name, observed, step)
+    if len(stored) != len(given):
+        return failed(name, became, "Do not use this store, or look for a proxy on the way that cuts bodies.")
+    first = next(place for place, (ours, theirs) in enumerate(zip(given, stored, strict=True)) if ours != theirs)
+    return failed(name, f"{became}, others from byte {first:,} on", "Do not use this store: it changes what it keeps.")
 
 
 class _Probe:
@@ -135,38 +138,39 @@ class _Probe:
         self._keys: list[str] = []
 
     def writable(self) -> Check:
-        """An object can be created, read back, listed."""
-        key, data = self._key("first"), uuid4().hex.encode()
-        self._place.create(key, data)
-        if self._place.read(key) != data:
-            step = "Do not use this store: it gives back other bytes than it was given."
-            return failed("store.writable", "an object was read back with other bytes", step)
+        """An object can be written, and is listed."""
+        key = self._key("first")
+        try:
+            self._place.write(key, uuid4().hex.encode())
+        except AccessDeniedError as denial:
+            return _reader_only(denial)
         if key not in {found.key for found in self._place.list(layout.PROBES)}:
             step = "Use a store whose listings show what was written."
             return failed("store.writable", "an object is not in the listing after it was written", step)
-        return ok("store.writable", "created, read back and listed")
+        return ok("store.writable", "written and listed")
+
+    def keeps_bytes(self) -> Check:
+        """What is written in one request, and what is uploaded in parts, is read back as it was."""
+        began = time.monotonic()
+        single, parts = os.urandom(_SINGLE_BYTES), os.urandom(_PARTS_BYTES)
+        key = self._key("single")
+        self._place.write(key, single)
+        if wrong := _damaged(single, self._place.read(key), how="in one request"):
+            return wrong
+        if wrong := _damaged(parts, self._there_and_back(parts), how="in parts"):
+            return wrong
+        sizes = f"{len(single):,} bytes in one request and {len(parts):,} in parts"
+        return ok("store.bytes", f"{sizes} are read back as they were, in {time.monotonic() - began:.1f} s")
 
     def refuses_a_second(self) -> Check:
         """A key that is taken is refused and keeps its bytes."""
-        key = self._key("twice")
-        first, second = uuid4().hex.encode(), uuid4().hex.encode()
-        self._place.create(key, first)
-        try:
-            self._place.create(key, second)
-        except AlreadyExistsError:
-            if self._place.read(key) == first:
-                return ok("store.create_if_absent", "a second object under one key is refused")
-        return _unsafe("store.create_if_absent", "a second object under one key replaced the first")
+        require_refusal(self._place, self._key("twice"))
+        return ok("store.create_if_absent", "a second object under one key is refused")
 
     def lets_one_win(self) -> Check:
         """Of writers that begin at once exactly one wins, and its bytes are stored."""
         for number in range(_ROUNDS):
-            key = self._key(f"race-{number}")
-            winners = self._race(key)
-            if len(winners) != 1:
-                return _unsafe("store.race", f"{len(winners)} of {_WRITERS} writers of one key were told that they won")
-            if self._place.read(key) != winners[0]:
-                return _unsafe("store.race", "a writer was told that it won, and another one's bytes are stored")
+            require_one_winner(self._place, self._key(f"race-{number}"), writers=_WRITERS)
         return ok("store.race", f"of {_WRITERS} writers at once exactly one wins, {_ROUNDS} times")
 
     def frees_what_is_deleted(self) -> Check:
@@ -175,7 +179,7 @@ class _Probe:
         self._place.create(key, b"first")
         try:
             self._place.delete(key)
-        except ConfigError:
+        except AccessDeniedError:
             return skipped("store.create_again", "nothing may be deleted")
         try:
             self._place.create(key, b"second")
@@ -197,28 +201,15 @@ class _Probe:
             return warning("store.cleanup", f"{len(left)} probe objects are still there", step)
         return ok("store.cleanup", f"{len(self._keys)} probe objects are gone again")
 
-    def _race(self, key: str) -> list[bytes]:
-        """What those writers wrote that were told that they had won."""
-        start = threading.Barrier(_WRITERS)
-
-        def write(data: bytes) -> bytes | None:
-            start.wait()
-            try:
-                self._place.create(key, data)
-            except AlreadyExistsError:
-                return None
-            return data
-
-        with ThreadPoolExecutor(_WRITERS) as pool:
-            written = pool.map(write, [uuid4().hex.encode() for _ in range(_WRITERS)])
-            return [data for data in written if data is not None]
+    def _there_and_back(self, data: bytes) -> bytes:
+        key = self._key("parts")
+        with disk_errors(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="deepfm-") as folder:
+            local = Path(folder) / "local"
+            local.write_bytes(data)
+            self._place.upload(key, local)
+            return self._place.fetch(key, scratch=Path(folder)).read_bytes()
 
     def _key(self, name: str) -> str:
         key = layout.probe_key(f"{self._id}-{name}")
         self._keys.append(key)
         return key
-
-
-def _unsafe(name: str, observed: str) -> Check:
-    step = f"Use a store that honours If-None-Match: *, such as AWS S3, Cloudflare R2 or SeaweedFS. {_CEPH}"
-    return failed(name, f"{observed}: {_UNSAFE}", step)

@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from deepfm.errors import (
+    AccessDeniedError,
     AlreadyExistsError,
     ConfigError,
     DeepFMError,
@@ -37,6 +38,7 @@ _CAUSES = {
     errno.ENOTDIR: ("a file is where a folder is needed", "Remove it or choose another store."),
     errno.EISDIR: ("a folder is where a file is needed", "Remove it or choose another store."),
 }
+_DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _FULL = {errno.ENOSPC: "disk is full", errno.EDQUOT: "disk quota is used up"}
 _PASSING = {
     errno.EAGAIN,
@@ -73,7 +75,8 @@ def disk_errors(where: str) -> Iterator[None]:
         where: Path or URL that the line names.
 
     Raises:
-        ConfigError: terminal; the disk is read-only, or rights are missing.
+        AccessDeniedError: terminal; the disk is read-only, or rights are missing.
+        ConfigError: terminal; the disk cannot be used for another reason.
         NoSpaceError: transient; the disk is full.
         StoreUnavailableError: transient; the disk or its server did not answer.
     """
@@ -93,7 +96,8 @@ def disk_error(cause: OSError, where: str) -> DeepFMError:
         next_step = "Free some space, then run the same command again."
         return NoSpaceError(_FULL[cause.errno], where=where, next_step=next_step)
     problem, next_step = _CAUSES.get(cause.errno or 0, (f"store cannot be used: {cause.strerror}", ""))
-    return ConfigError(problem, where=where, next_step=next_step)
+    kind = AccessDeniedError if cause.errno in _DENIED else ConfigError
+    return kind(problem, where=where, next_step=next_step)
 
 
 @contextmanager

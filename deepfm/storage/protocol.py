@@ -18,8 +18,9 @@ class ObjectInfo(NamedTuple):
 class ObjectStore(Protocol):
     """Keys are relative, joined by slashes, made by `deepfm.layout`.
 
-    Every call may raise `StoreUnavailableError`, `NoSpaceError` (both transient) and `ConfigError` (terminal:
-    credentials, bucket, rights, read-only disk); a call on an absent key raises `NotFoundError`.
+    Every call may raise `StoreUnavailableError`, `NoSpaceError` (both transient), `AccessDeniedError` (terminal:
+    rights, read-only disk) and other `ConfigError`s (terminal: credentials, bucket); a call on an absent key raises
+    `NotFoundError`.
     """
 
     @property

@@ -207,6 +207,31 @@ class S3Store:
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         return parsedate_to_datetime(date) if date else None
 
+    def versioning(self) -> str:
+        """`Enabled` or `Suspended`; empty if the bucket never kept older versions. It is asked once.
+
+        Raises:
+            AccessDeniedError: terminal; nobody may ask with these credentials.
+            ConfigError: terminal; the server does not know the question.
+            StoreUnavailableError: transient; no answer within seconds.
+        """
+        answer = self._ask("", lambda ask: ask.single.get_bucket_versioning(Bucket=self._bucket))
+        return answer.get("Status", "")
+
+    def object_lock(self) -> bool:
+        """Whether objects of the bucket can be locked against their removal. It is asked once.
+
+        Raises:
+            AccessDeniedError: terminal; nobody may ask with these credentials.
+            ConfigError: terminal; the server does not know the question.
+            StoreUnavailableError: transient; no answer within seconds.
+        """
+        try:
+            answer = self._ask("", lambda ask: ask.single.get_object_lock_configuration(Bucket=self._bucket))
+        except NotFoundError:  # the answer of a bucket without it
+            return False
+        return answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled"
+
     def _key(self, key: str) -> str:
         return self._prefix + checked_key(key)
 

@@ -21,7 +21,14 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from deepfm.errors import ConfigError, DeepFMError, NoSpaceError, NotFoundError, StoreUnavailableError
+from deepfm.errors import (
+    AccessDeniedError,
+    ConfigError,
+    DeepFMError,
+    NoSpaceError,
+    NotFoundError,
+    StoreUnavailableError,
+)
 from deepfm.storage.s3_endpoint import another_server, where_to_look
 
 CREDENTIAL_ERRORS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError)
@@ -56,6 +63,7 @@ _EXPLAINED = {
     "501": _NO_CONDITION,
     "EntityTooLarge": ("object is too large for the store", "Choose another store."),
 }
+_ABSENT_CODES = {"NoSuchKey", "404", "NotFound", "ObjectLockConfigurationNotFoundError"}
 _PASSING_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "OperationAborted"}
 _PASSING_STATUS = {408, 409, 425, 429}
 
@@ -142,9 +150,10 @@ def _refusal(cause: ClientError, *, where: str, endpoint: str) -> DeepFMError:
         next_step = "Free some space, then run the same command again."
         return NoSpaceError("quota of the store is used up", where=f"{where} at {endpoint}", next_step=next_step)
     if code in _EXPLAINED or status in {401, 403}:
-        problem, next_step = _EXPLAINED.get(code, _RIGHTS)
-        return ConfigError(problem, where=f"{where} at {endpoint}", next_step=next_step)
-    if code in {"NoSuchKey", "404", "NotFound"}:
+        problem, next_step = explained = _EXPLAINED.get(code, _RIGHTS)
+        kind = AccessDeniedError if explained is _RIGHTS else ConfigError
+        return kind(problem, where=f"{where} at {endpoint}", next_step=next_step)
+    if code in _ABSENT_CODES:
         return NotFoundError("object is not there", where=where)
     if code in _PASSING_CODES or status in _PASSING_STATUS or status >= 500:
         return _unavailable(f"status {status}", where=where, endpoint=endpoint, next_step="Try again later.")

@@ -136,7 +136,7 @@ def test_the_wall_clock_tells_when_and_never_how_long():
     readers = {name_of(path) for path in LIBRARY if offences([path], wall_clocks)}
     assert readers == {
         "deepfm/doctor/examination.py",
-        "deepfm/doctor/store.py",
+        "deepfm/doctor/bucket.py",
         "deepfm/pipeline.py",
         "deepfm/retention.py",
         "deepfm/promotion.py",

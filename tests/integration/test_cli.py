@@ -143,6 +143,7 @@ EXIT_CODES = {
     errors.StoreUnavailableError: 75,
     errors.DataNotReadyError: 75,
     errors.ConfigError: 78,
+    errors.AccessDeniedError: 78,
 }
 
 

@@ -56,7 +56,7 @@ def test_any_fault_at_any_call_of_a_promotion_is_a_typed_error_or_a_success(reco
 
 
 def test_a_disk_that_fails_at_any_call_of_a_promotion_changes_nothing(recorded: list[Recorded]) -> None:
-    tried = every_disk_fault(recorded[0], "promote 1")
+    tried = every_disk_fault(recorded[1], "promote 1")
     assert tried.times >= 15
     assert tried.wrong == []
 

@@ -245,6 +245,7 @@ RIGHTS = {
     "a folder of a day that may not be listed": ("{day}", 0o000, RUN, 78, "access is denied"),
     "a config that may not be read": ("{toml}", 0o000, RUN, 78, "cannot be read: Permission denied"),
     "a store that may only be read": ("{folder}/store", 0o555, RUN, 78, "access is denied"),
+    "a log that may only be read": ("{folder}/store/models/tiny/log", 0o555, RUN, 78, "promotion is not permitted"),
     "a folder for the TOML that may only be read": (
         "{folder}/mine",
         0o555,
@@ -267,7 +268,7 @@ def test_rights_that_are_missing_are_one_line_and_given_back_all_goes_on(here, n
     path, mode, words, code, told = RIGHTS[name]
     toml = write_toml(here.folder, source=here.source, store=here.store)
     (here.folder / "mine").mkdir()
-    (here.folder / "store").mkdir()
+    (here.folder / "store" / "models" / "tiny" / "log").mkdir(parents=True)
     if "report" in words:
         promoted(here, toml)
     places = {

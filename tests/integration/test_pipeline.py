@@ -1,18 +1,22 @@
 """From raw days to a promoted ONNX file, on a folder and on a real S3 server: what runs come to and refuse."""
 
 import datetime as dt
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from deepfm import layout
-from deepfm.errors import DataNotReadyError, DataRejectedError, WindowError
+from deepfm.errors import AccessDeniedError, DataNotReadyError, DataRejectedError, WindowError
 from deepfm.pipeline import prepare_day, promote, validate_day, version_of
 from deepfm.retraining import Direct, RunOutcome, retrain, window_of
 from deepfm.serving import ServedChampion, VersionModel, read_version
-from tests.places import ROWS, WORLD, YESTERDAY, Killed, Place, local_place, onnx_of
+from deployments.seaweed import client_of
+from tests.places import ROWS, WORLD, YESTERDAY, Killed, Place, Tell, local_place, onnx_of
 from tests.tiny_days import HOLDOUT, click_day, tiny_config, with_column
 
 
@@ -27,6 +31,30 @@ def place(request, one_thread, tmp_path) -> Place:  # noqa: ARG001 - asked for i
     for date in WORLD:
         found.deliver(date)
     return found
+
+
+@contextmanager
+def log_denied(place: Place) -> Iterator[Tell | None]:
+    """Within it nothing may be created below the log: a bucket's policy forbids it, or who watches a folder does."""
+
+    def deny(_: str, key: str) -> None:
+        if key.startswith(layout.log_prefix("tiny")):
+            raise AccessDeniedError("access is denied", where=key)
+
+    if place.store.startswith("file://"):
+        yield deny
+        return
+    client, bucket = client_of(dict(os.environ)), place.store.split("/")[2]
+    forbidden = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:PutObject",
+        "Resource": f"arn:aws:s3:::{bucket}/store/{layout.log_prefix('tiny')}/*",
+    }
+    policy = {"Version": "2012-10-17", "Statement": [forbidden]}
+    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    yield None
+    client.delete_bucket_policy(Bucket=bucket)
 
 
 class TestOnEveryStore:
@@ -71,6 +99,24 @@ class TestOnEveryStore:
         assert (first.status, second.status) == ("promoted", "promoted")
         assert served.refresh() is True
         assert (served.status.version, served.status.sequence) == (second.version, 2)
+
+    def test_who_may_not_append_to_the_log_keeps_what_it_made_and_the_next_one_who_may_promotes_it(
+        self, place, reference
+    ):
+        with log_denied(place) as tell:
+            for _ in range(2):
+                with pytest.raises(AccessDeniedError, match="promotion is not permitted: access is denied") as caught:
+                    retrain(place.workspace(tell=tell), HOLDOUT)
+                assert caught.value.exit_code == 78
+                assert layout.log_entry("tiny", 1) in caught.value.where
+        workspace = place.workspace()
+        assert (workspace.registry.versions(), workspace.registry.head()) == ([reference.outcome.version], None)
+        kept = place.objects()
+        changes: list[tuple[str, str]] = []
+        assert retrain(place.workspace(tell=lambda *change: changes.append(change)), HOLDOUT) == reference.outcome
+        promoted = place.objects()
+        assert {key: promoted[key] for key in kept} == kept
+        assert "upload" not in {operation for operation, _ in changes}
 
     def test_a_kill_at_the_commit_is_made_good_by_the_next_run(self, place, reference):
         def kill_before_the_log(_: str, key: str) -> None:

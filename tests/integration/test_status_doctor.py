@@ -292,6 +292,23 @@ def test_in_a_bucket_with_versions_the_doctor_finds_what_writers_would(
     assert ("Ceph" in json.dumps(checks)) is (second or not freed)
 
 
+def test_what_a_bucket_does_with_deleted_objects_is_told(monkeypatch, capsys, s3_environment, fresh_bucket):
+    client, versioned, locked = client_of(s3_environment), fresh_bucket(), f"locked-{uuid4().hex}"
+    client.put_bucket_versioning(Bucket=versioned, VersioningConfiguration={"Status": "Enabled"})
+    client.create_bucket(Bucket=locked, ObjectLockEnabledForBucket=True)
+    told = {}
+    for bucket in (fresh_bucket(), versioned, locked):
+        code, checks = checks_of(monkeypatch, capsys, "--store", f"s3://{bucket}")
+        assert (code, checks["store.create_if_absent"]["status"], checks["store.race"]["status"]) == (0, "ok", "ok")
+        told[bucket] = tuple(checks[f"store.{name}"]["status"] for name in ("versioning", "object_lock"))
+        if bucket == versioned:
+            assert "a lifecycle rule" in checks["store.versioning"]["next_step"]
+    assert list(told.values()) == [("ok", "ok"), ("warning", "ok"), ("warning", "warning")]
+    client.put_bucket_versioning(Bucket=versioned, VersioningConfiguration={"Status": "Suspended"})
+    _, checks = checks_of(monkeypatch, capsys, "--store", f"s3://{versioned}", "--read-only")
+    assert checks["store.versioning"]["observed"].startswith("suspended: ")
+
+
 @pytest.mark.usefixtures("s3_environment")
 def test_credentials_of_a_file_are_told_by_their_profile(monkeypatch, capsys, s3_environment, fresh_bucket, tmp_path):
     shared = tmp_path / "credentials"

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from deepfm.errors import ConfigError, DeepFMError, NoSpaceError, NotFoundError, StoreUnavailableError
+from deepfm.errors import (
+    AccessDeniedError,
+    ConfigError,
+    DeepFMError,
+    NoSpaceError,
+    NotFoundError,
+    StoreUnavailableError,
+)
 from deepfm.storage import ObjectStore, open_store
 from tests.command_line import deepfm, one_line
 from tests.places import local_place
@@ -179,6 +186,8 @@ S3_REFUSALS: dict[str, tuple[dict[str, Any], type[DeepFMError]]] = {
     "a page with the header": ({"status": 404, "kind": "text/html", "body": PAGE, "extra": REQUEST_ID}, NotFoundError),
     "no body": ({"status": 404}, NotFoundError),
     "no body with a type": ({"status": 404, "kind": "text/plain"}, NotFoundError),
+    "a right that is missing": ({"status": 403, "body": ERROR % b"AccessDenied"}, AccessDeniedError),
+    "a refusal without a word": ({"status": 403}, AccessDeniedError),
     "no space": ({"status": 403, "body": ERROR % b"QuotaExceeded"}, NoSpaceError),
     "a proxy without a server": ({"status": 502, "kind": "text/html", "body": PAGE}, StoreUnavailableError),
     "a proxy that has enough": ({"status": 429, "kind": "text/html", "body": PAGE}, StoreUnavailableError),

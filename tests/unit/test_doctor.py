@@ -17,29 +17,23 @@ from deepfm.doctor.examination import Patient, examine
 from deepfm.doctor.settings import clicks, settings
 from deepfm.doctor.source import source
 from deepfm.doctor.store import store
-from deepfm.errors import AlreadyExistsError, ConfigError, StoreUnavailableError
+from deepfm.errors import AccessDeniedError, AlreadyExistsError, ConfigError, StoreUnavailableError
 from deepfm.manifests import Partition, ValidationReport
 from deepfm.storage import ObjectStore, open_store
+from tests.broken_stores import (
+    CuttingBodies,
+    Flipping,
+    Framing,
+    FramingSigned,
+    Hasty,
+    Ignoring,
+    Inverting,
+    LosingTheLastPart,
+    Odd,
+)
 from tests.tiny_days import HOLDOUT, click_day, tiny_config, write_day
 
 NOON = dt.datetime(2026, 3, 5, 12, tzinfo=dt.UTC)
-
-
-class Odd:
-    """A folder whose `create` is another one."""
-
-    def __init__(self, folder: Path) -> None:
-        self._store = open_store(str(folder))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-
-class Ignoring(Odd):
-    """A server that does not know the condition and acknowledges every write."""
-
-    def create(self, key: str, data: bytes) -> None:
-        self._store.write(key, data)
 
 
 class Racing(Odd):
@@ -77,8 +71,10 @@ class Blind(Odd):
 
 
 class ReadOnly(Odd):
-    def create(self, *_: object) -> None:
-        raise ConfigError("access is denied", next_step="Allow s3:PutObject.")
+    def write(self, *_: object) -> None:
+        raise AccessDeniedError("access is denied", next_step="Allow s3:PutObject.")
+
+    create = write
 
 
 class Remembering(Odd):
@@ -100,7 +96,7 @@ class Remembering(Odd):
 
 class Stubborn(Odd):
     def delete(self, *_: object) -> None:
-        raise ConfigError("access is denied")
+        raise AccessDeniedError("access is denied")
 
 
 class Away(Odd):
@@ -127,6 +123,8 @@ def test_a_folder_keeps_the_condition_and_is_left_as_it_was(tmp_path):
     [
         (Ignoring, "store.create_if_absent", "replaced the first"),
         (Ignoring, "store.race", "8 of 8 writers"),
+        (Inverting, "store.create_if_absent", "a key that is free was refused"),
+        (Hasty, "store.race", "of 8 writers of one key were told that they won"),
         (Racing, "store.race", "2 of 8 writers"),
         (Replacing, "store.create_if_absent", "replaced the first"),
     ],
@@ -136,6 +134,26 @@ def test_a_store_that_lets_two_win_cannot_keep_a_log(tmp_path, kind, found_by, w
     assert (check.status, check.exit_code) == ("failed", 78)
     assert words in check.observed
     assert "cannot keep a promotion log safely" in check.observed
+    assert open_store(str(tmp_path)).list("") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "step"),
+    [
+        (Framing, "the framing of the upload was stored inside", "AWS_REQUEST_CHECKSUM_CALCULATION=when_required"),
+        (FramingSigned, "the framing of the upload was stored inside", "AWS_REQUEST_CHECKSUM_CALCULATION"),
+        (CuttingBodies, "1,048,577 bytes in one request were read back as 65,536", "proxy"),
+        (LosingTheLastPart, "8,388,609 bytes in parts were read back as 8,388,608", "proxy"),
+        (Flipping, "1,048,577 bytes in one request were read back as 1,048,577, others from byte 20 on", "changes"),
+    ],
+)
+def test_a_store_that_gives_back_other_bytes_is_told_with_the_cause(tmp_path, kind, words, step):
+    checks = store_checks(kind(tmp_path))
+    check = checks["store.bytes"]
+    assert (check.status, check.exit_code) == ("failed", 78)
+    assert words in check.observed
+    assert step in check.next_step
+    assert checks["store.create_if_absent"].status == checks["store.race"].status == "skipped"
     assert open_store(str(tmp_path)).list("") == []
 
 

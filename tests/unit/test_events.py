@@ -15,9 +15,9 @@ import pytest
 
 from deepfm import events, retention
 from deepfm.errors import ConflictError, StoreUnavailableError
-from deepfm.events import Event
+from deepfm.events import Event, current_actor
 from deepfm.promotion import Operator
-from deepfm.registry import Registry, current_actor
+from deepfm.registry import Registry
 from deepfm.retention import Retention
 from deepfm.storage.local import LocalStore
 from tests.factories import MODEL, VERSION, decision, entry

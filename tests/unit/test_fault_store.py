@@ -7,8 +7,8 @@ import pytest
 
 from deepfm import layout
 from deepfm.errors import (
+    AccessDeniedError,
     AlreadyExistsError,
-    ConfigError,
     ConflictError,
     DeepFMError,
     NoSpaceError,
@@ -49,7 +49,7 @@ def test_the_store_in_memory_keeps_the_contract(tmp_path: Path) -> None:
         ("lost", StoreUnavailableError, True),
         ("dropped", StoreUnavailableError, False),
         ("full", NoSpaceError, False),
-        ("denied", ConfigError, False),
+        ("denied", AccessDeniedError, False),
         ("unconditional", None, True),
     ],
 )

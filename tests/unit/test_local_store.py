@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepfm.errors import (
+    AccessDeniedError,
     AlreadyExistsError,
     ConfigError,
     DeepFMError,
@@ -102,7 +103,7 @@ class TestAtomicity:
             getattr(store, call)(key, local if call == "upload" else b"new")
         monkeypatch.undo()
         full = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), NoSpaceError)
-        assert type(caught.value) is {errno.EIO: StoreUnavailableError, **full}.get(code, ConfigError)
+        assert type(caught.value) is {errno.EIO: StoreUnavailableError, **full}.get(code, AccessDeniedError)
         assert "\n" not in str(caught.value)
         assert key in str(caught.value)
         assert [path.name for path in files_below(tmp_path / "store")] == ["old"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class FaultyStore(LocalStore):
-    """A folder whose next calls do what the test says, and which records its writes."""
+    """A folder whose next log entries meet what the test says, and which records its writes."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -41,7 +41,7 @@ class FaultyStore(LocalStore):
 
     def create(self, key: str, data: bytes) -> None:
         self._refuse_if_read_only()
-        if self.on_create:
+        if self.on_create and key.startswith(layout.log_prefix(MODEL)):
             self.on_create.pop(0)(key, data)
         else:
             super().create(key, data)

@@ -166,6 +166,21 @@ def test_what_became_no_version_goes_after_a_week(store, monkeypatch):
     assert there(store) == V
 
 
+def test_what_trying_out_the_store_has_left_goes_after_a_week(store, monkeypatch):
+    left = [layout.model_probe_key(MODEL, "killed"), layout.probe_key("killed")]
+    for key in left:
+        store.write(key, b"probe")
+    later(monkeypatch, 6.9)
+    assert pruned(store) == []
+    later(monkeypatch, 7.1)
+    (removal,) = Retention(store, MODEL).plan()
+    assert removal.model_dump() == {"version": "", "why": "probes", "age_days": 7, "files": 2, "size_bytes": 10}
+    entries = Registry(store, MODEL).entries()
+    assert pruned(store) == [removal]
+    assert set(left).isdisjoint(info.key for info in store.list(""))
+    assert (there(store), Registry(store, MODEL).entries()) == (V, entries)
+
+
 def test_without_a_champion_no_version_is_given_up(tmp_path, monkeypatch):
     store = LocalStore(tmp_path)
     later(monkeypatch, 1000)
