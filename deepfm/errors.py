@@ -22,10 +22,19 @@
         └── DataNotReadyError          the day has not been delivered yet
 
 An error's text is one line: `<problem>: <observed>, required <rule> (<where>). <Next step>.` The parts stay readable
-as attributes. No text holds a secret or a raw user id.
+as attributes. No text holds a secret or a raw user id, and none does anything to a terminal: `one_line` sees to that.
 """
 
 from typing import ClassVar
+
+
+def one_line(text: str) -> str:
+    r"""The text in one line that is shown as it is, whoever wrote it.
+
+    Runs of white space are one space. What would move a cursor, colour a terminal or turn the direction of writing is
+    spelled out as in Python, such as `\x1b`: a reader has to see that it was there.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
 
 
 class DeepFMError(Exception):
@@ -60,7 +69,7 @@ class DeepFMError(Exception):
             line += f" ({self.where})"
         if self.next_step:
             line += f"{'' if line.endswith(('.', '?', '!')) else '.'} {self.next_step}"
-        return " ".join(line.split())
+        return one_line(line)
 
 
 class TerminalError(DeepFMError):

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from deepfm.documents import Document, Part
+from deepfm.errors import one_line
 from deepfm.golden import Golden
 from deepfm.moments import Moments
 
@@ -65,7 +66,7 @@ class Finding(Part):
     def sentence(self) -> str:
         """The finding in one line."""
         about = "the day" if self.column == "*" else self.column
-        return f"{self.rule} of {about}: {self.observed}, required {self.required}"
+        return one_line(f"{self.rule} of {about}: {self.observed}, required {self.required}")
 
 
 class ValidationReport(Document):

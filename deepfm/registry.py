@@ -22,6 +22,7 @@ from deepfm.errors import (
     NotFoundError,
     StoreUnavailableError,
     UsageError,
+    one_line,
 )
 from deepfm.events import of_entry, of_rejection, tell
 from deepfm.manifests import Decision, LogEntry, VersionManifest
@@ -336,7 +337,7 @@ class Registry:
             try:
                 listed.add(layout.log_sequence(found.key))
             except UsageError:
-                _log.warning("%s is no log entry and is ignored", self._where(found.key))
+                _log.warning("%s is no log entry and is ignored", one_line(self._where(found.key)))
         return listed
 
     def _own(self, found: tuple[LogEntry, bytes], entry: LogEntry, *, acknowledged: bool) -> LogEntry:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from prefect.artifacts import create_markdown_artifact
 
-from deepfm.errors import NotFoundError
+from deepfm.errors import NotFoundError, one_line
 from deepfm.report.facts import RunFacts, gather
 from deepfm.report.lines import broken_first
 from deepfm.report.pictures import data_uri
@@ -16,6 +16,8 @@ from deepfm.report.rules import rule_rows
 from deepfm.retraining import RunOutcome
 from deepfm.workspace import Workspace
 
+_MARKDOWN = re.compile(r"[\\`*_\[\]|#~@]|:(?=//)|(?<=www)\.|^[-+=]|^[0-9]+[.)]", re.IGNORECASE)
+"""Signs that mean something to markdown, anywhere or at the beginning of a text."""
 _SIGNS = {"passed": "✓", "failed": "✗", "undecided": "?"}
 _SENTENCES = {
     "promoted": "is the new champion",
@@ -62,9 +64,8 @@ def markdown(model: str, outcome: RunOutcome, facts: RunFacts | None = None) -> 
 
 
 def escaped(text: str) -> str:
-    """Text in one line that markdown and HTML take for nothing else."""
-    plain = html.escape("".join(c if c.isprintable() else " " for c in text), quote=False)
-    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", plain)
+    """Text in one line that markdown and HTML take for nothing else: no list, no link, not even a bare address."""
+    return _MARKDOWN.sub(lambda sign: f"{sign[0][:-1]}\\{sign[0][-1]}", html.escape(one_line(text), quote=False))
 
 
 def _facts(workspace: Workspace, outcome: RunOutcome) -> RunFacts | None:

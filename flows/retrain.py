@@ -14,7 +14,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from deepfm.config import RetrainConfig
 from deepfm.config_file import load_config
-from deepfm.errors import DataRejectedError, DeepFMError
+from deepfm.errors import DataRejectedError, DeepFMError, one_line
 from deepfm.retraining import Runner, RunOutcome
 from deepfm.retraining import retrain as run_stages
 from deepfm.workspace import open_workspace
@@ -95,7 +95,7 @@ def retrain(  # noqa: PLR0913, PLR0917 - one argument per field of the form
             observed="; ".join(outcome.reasons),
             next_step="Deliver the day again; the champion stays.",
         )
-    get_run_logger().info("%s %s: %s", outcome.version, outcome.status, "; ".join(outcome.reasons))
+    get_run_logger().info("%s %s: %s", outcome.version, outcome.status, one_line("; ".join(outcome.reasons)))
     return _handed(_completed(outcome))
 
 

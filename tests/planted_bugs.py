@@ -105,7 +105,7 @@ class BelievesTheCache(Registry):
 
 class BelievesTheListing(Registry):
     def head(self) -> LogEntry | None:
-        return self.entry(self._last_listed())
+        return self.entry(max(self._listed(), default=0))
 
 
 class IgnoresTheDate(Writer):

@@ -31,7 +31,7 @@ from deepfm.cli import (
     synth,
 )
 from deepfm.cli.options import VerboseOption
-from deepfm.errors import DeepFMError, NoSpaceError, TransientError, UsageError
+from deepfm.errors import DeepFMError, NoSpaceError, TransientError, UsageError, one_line
 
 _INTERRUPTED = 130
 _NOBODY_READS = 1
@@ -39,6 +39,15 @@ _NOBODY_READS = 1
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _MistypedError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 """Any command line that cannot be parsed; typer's own name for it is private and moves between its releases."""
+
+
+class OneLineFormatter(logging.Formatter):
+    """A record is one line, whoever wrote the words in it; only a traceback follows on lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """The record's line."""
+        return one_line(super().formatMessage(record))
+
 
 app = typer.Typer(
     name="deepfm",
@@ -86,11 +95,9 @@ def root(
 
     [bold]A first run[/]: deepfm run --config examples/synthetic.toml --date 2026-03-09
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    to_stderr = logging.StreamHandler(sys.stderr)
+    to_stderr.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[to_stderr])
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(UsageError.exit_code)
@@ -140,7 +147,7 @@ def _report_bug(kind: type[BaseException], error: BaseException, trace: Tracebac
         where = f"traceback in {log}"
     except OSError as refused:
         where = f"its traceback could not be written: {refused.strerror}"
-    _say(f"bug: {kind.__name__}: {' '.join(str(error).split())[:300]} ({where})")
+    _say(f"bug: {kind.__name__}: {one_line(str(error))[:300]} ({where})")
     os._exit(DeepFMError.exit_code)
 
 

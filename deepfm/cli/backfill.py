@@ -44,7 +44,7 @@ def backfill(
     [bold]Example[/]: deepfm backfill --config clicks.toml --start 2026-11-01 --end 2026-11-23
     """
     dates = dates_between(parse_date(start, option="--start"), parse_date(end, option="--end"))
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     rows: list[RunOutcome] = []
     try:
         workspace = open_workspace(load_config(config, overrides=override or ()), store_url=store)

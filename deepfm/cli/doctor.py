@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic_core import to_json
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from deepfm.cli.options import JsonOption, StoreOption, VerboseOption
+from deepfm.errors import one_line
 
 if TYPE_CHECKING:
     from deepfm.doctor.checks import Check
@@ -50,7 +51,7 @@ def doctor(
     from deepfm.doctor.examination import Patient, examine
 
     checks: list[Check] = []
-    out, errors = Console(highlight=False), Console(stderr=True)
+    out, errors = Console(highlight=False, emoji=False), Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     # Lines and spinner on one terminal have to go through one console, or they end up in each other.
     watched = out if out.is_terminal and not as_json else errors
@@ -78,6 +79,7 @@ def _show(check: "Check", out: Console, *, heading: bool) -> None:
     if heading:
         out.print(f"[bold]{check.group}[/]")
     name = check.name.partition(".")[2].replace("_", " ")
-    out.print(f"  {_MARKS[check.status]} {name}: {escape(check.observed)}", soft_wrap=not out.is_terminal)
+    line = Text.from_markup(f"  {_MARKS[check.status]} {name}: ").append(one_line(check.observed))
+    out.print(line, soft_wrap=not out.is_terminal)
     if check.next_step:
-        out.print(f"      {check.next_step}", markup=False, soft_wrap=not out.is_terminal)
+        out.print(f"      {one_line(check.next_step)}", markup=False, soft_wrap=not out.is_terminal)

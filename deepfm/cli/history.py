@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfm.cli.options import JsonOption, ModelOption, OptionalConfigOption, StoreOption, place_of, print_json
+from deepfm.errors import one_line
 from deepfm.manifests import LogEntry
 from deepfm.succession import succession
 
@@ -42,7 +43,7 @@ def history(
     if as_json:
         print_json(shown)
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not entries:
         console.print("Nothing has been promoted yet.")
         return
@@ -85,7 +86,7 @@ def _figures(entry: LogEntry) -> tuple[str, str]:
 
 def _why(entry: LogEntry, *, shortened: bool) -> str:
     given_up = f" [gave up {', '.join(entry.retired)}]" if entry.retired else ""
-    text = _printable(f"{entry.actor}: {entry.reason}{given_up}")
+    text = one_line(f"{entry.actor}: {entry.reason}{given_up}")
     return textwrap.shorten(text, _SHORT, placeholder=" …") if shortened else text
 
 
@@ -94,9 +95,4 @@ def _standing(entries: list[LogEntry]) -> str:
     if hold is None:
         return f"Champion: {head.version}. Promotions are not on hold."
     since = f"since {hold.created_utc:%F %R} by {hold.actor} ({hold.reason})"
-    return _printable(f"Champion: {head.version}. Promotions are on hold {since}.")
-
-
-def _printable(text: str) -> str:
-    """Another writer's words without what would move the cursor or colour the terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    return one_line(f"Champion: {head.version}. Promotions are on hold {since}.")

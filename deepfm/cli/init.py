@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from deepfm.cli.options import JsonOption, not_an_option, print_json
 from deepfm.config import checked_zone
 from deepfm.config_file import load_config
 from deepfm.discovery.found import Found, FoundColumn, told
 from deepfm.discovery.toml_text import first_commands, model_name, render
-from deepfm.errors import UsageError
+from deepfm.errors import UsageError, one_line
 from deepfm.layout import checked_name, checked_partition
 
 _ROLES = {"left_out": "[yellow]left out[/]", "field": "field", "label": "[green]label[/]"}
@@ -74,7 +75,7 @@ _RIVALS_SHOWN = 3
 
 def show(found: Found, out: Path) -> None:
     """What was found, for people, on stdout."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     table = Table("column", "is", "as", "distinct", "missing", "note", box=None, pad_edge=False)
     for column in found.columns:
         table.add_row(*_row(column))
@@ -82,7 +83,7 @@ def show(found: Found, out: Path) -> None:
     left = [f"not readable: {line}" for line in found.unreadable]
     left += [f"not read, because {found.partition} does not reach it: {name}" for name in found.ignored]
     for line in left[:_LINES_LEFT_OUT]:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(one_line(line), markup=False, soft_wrap=True)
     if len(left) > _LINES_LEFT_OUT:
         console.print(f"and {len(left) - _LINES_LEFT_OUT} more files that were not read")
     console.print()
@@ -110,18 +111,16 @@ def _about_rivals(found: Found, out: Path) -> Iterator[str]:
         yield f"  {shlex.join(words)}"
 
 
-def _row(column: FoundColumn) -> tuple[str, ...]:
-    from rich.markup import escape
-
+def _row(column: FoundColumn) -> tuple[str | Text, ...]:
     role = _ROLES.get(column.role, column.role.replace("_", " "))
     both = column.role == "group" and column.is_field
     return (
-        escape(column.name),
+        Text(one_line(column.name)),
         f"{role}, field" if both else role,
         (column.dtype or "") if column.is_field else "",
         f"{column.distinct:,}",
         f"{column.null_share:.1%}" if column.null_share else "",
-        escape(column.note),
+        Text(one_line(column.note)),
     )
 
 

@@ -72,7 +72,7 @@ def pull(
     if as_json:
         typer.echo(to_json(_summary(manifest, path), indent=2).decode())
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     for line in (
         f"# {path}",
         f"# {layout.ROW_SCHEMA_FILE} beside it says what a row may hold.",
@@ -117,19 +117,21 @@ def _summary(manifest: VersionManifest, path: Path) -> dict[str, object]:
 
 def _program(inputs: tuple[InputSpec, ...], path: Path) -> list[str]:
     """Python that scores two rows, the second of missing values alone, with the file and onnxruntime."""
-    width = max(len(field.name) for field in inputs)
+    # A name is whatever the store says, and the program will be run: it is quoted, as what it is.
+    names = [ascii(field.name) for field in inputs]
+    width = max(map(len, names)) + 1
     columns = []
-    for field in inputs:
+    for name, field in zip(names, inputs, strict=True):
         values, dtype, missing = _EXAMPLES[field.dtype]
-        columns.append(f"    {field.name:{width}} = np.array({values}, dtype={dtype}),  # missing: {missing}")
+        columns.append(f"    {f'{name}:':{width}} np.array({values}, dtype={dtype}),  # missing: {missing}")
     return [
         "import numpy as np",
         "import onnxruntime",
         "",
         f"session = onnxruntime.InferenceSession({str(path)!r})",
-        "rows = dict(",
+        "rows = {",
         *columns,
-        ")",
+        "}",
         "feed = {name: column.reshape(-1, 1) for name, column in rows.items()}",
         f'print(session.run(["{OUTPUT}"], feed)[0][:, 0])',
     ]

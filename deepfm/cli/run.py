@@ -17,7 +17,7 @@ from deepfm.cli.options import (
 )
 from deepfm.cli.progress import Shown
 from deepfm.config_file import load_config
-from deepfm.errors import DataRejectedError, DeepFMError
+from deepfm.errors import DataRejectedError, DeepFMError, one_line
 from deepfm.retraining import RunOutcome, failure, retrain
 from deepfm.workspace import open_workspace
 
@@ -77,13 +77,13 @@ def refusal(outcome: RunOutcome, *, config: Path) -> DataRejectedError:
 
 def show(outcome: RunOutcome, *, to: Console | None = None, most: int | None = None) -> None:
     """The outcome for people, on stdout unless said otherwise, with so many of its reasons, or all."""
-    console = to or Console(highlight=False)
+    console = to or Console(highlight=False, emoji=False)
     # A version that a hold or a rollback keeps from being champion had passed the gate: its reason says so.
     verdict = f"({outcome.verdict})" if outcome.status == "not_promoted" and outcome.verdict != "promote" else ""
     parts = (f"[bold]{outcome.date}[/]", _MARKS[outcome.status], verdict, outcome.version or "", _figures(outcome))
     console.print(" ".join(part for part in parts if part), highlight=False, soft_wrap=not console.is_terminal)
     for reason in outcome.reasons[:most]:  # a line each where another program reads
-        console.print(f"  {reason}", markup=False, highlight=False, soft_wrap=not console.is_terminal)
+        console.print(f"  {one_line(reason)}", markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _figures(outcome: RunOutcome) -> str:

@@ -10,9 +10,11 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from deepfm.cli.options import ConfigOption, JsonOption, StoreOption, VerboseOption, parse_date, print_json, tell_absent
 from deepfm.config_file import load_config
+from deepfm.errors import one_line
 from deepfm.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def status(
 
 
 def _show(calendar: "Calendar", *, config: Path, store: str | None) -> None:
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+    console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     mark = "★" if console.encoding.lower().startswith("utf") else "*"
     if calendar.days:
         console.print(_table(calendar.days, mark=mark, width=console.width))
@@ -102,13 +104,11 @@ def _table(days: "tuple[CalendarDay, ...]", *, mark: str, width: int) -> Table:
     return table
 
 
-def _cells(row: "CalendarDay", *, mark: str) -> tuple[str, ...]:
+def _cells(row: "CalendarDay", *, mark: str) -> tuple[str | Text, ...]:
     valid = {True: "yes", False: "[red]refused[/]", None: ""}[row.valid]
     name = row.version[11:] if row.version else ""
     told = row.reasons[:1] if row.verdict else row.reasons  # the report has all that the gate said
-    remarks = [reason.replace("[", r"\[") for reason in told]
-    if row.stale:
-        remarks[0] = f"[yellow]stale[/]: {remarks[0]}"
+    stale = Text.from_markup("[yellow]stale[/]: " if row.stale else "")
     return (
         f"{row.date:%a} {row.date}",
         _word(row.delivered),
@@ -118,7 +118,7 @@ def _cells(row: "CalendarDay", *, mark: str) -> tuple[str, ...]:
         _VERDICTS.get(row.verdict or "", ""),
         _figure(row.challenger_auc),
         _figure(row.champion_auc),
-        "; ".join(remarks),
+        stale.append("; ".join(map(one_line, told))),
     )
 
 

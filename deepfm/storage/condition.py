@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from uuid import uuid4
 
 from deepfm.errors import (
@@ -23,6 +24,7 @@ from deepfm.storage.protocol import ObjectStore
 _log = logging.getLogger(__name__)
 _WRITERS = 4
 """Enough for two of them to meet in the gap of a server that looks first and writes then."""
+_MEET_SECONDS = 5.0
 
 
 def require_condition(store: ObjectStore, probe_key: Callable[[str], str]) -> None:
@@ -85,10 +87,11 @@ def require_one_winner(store: ObjectStore, key: str, *, writers: int) -> None:
         IntegrityError: terminal; the store gives back other bytes than it was given.
         StoreUnavailableError: transient; no clear answer.
     """
-    start = threading.Barrier(writers)
+    start = threading.Barrier(writers, timeout=_MEET_SECONDS)
 
     def write(data: bytes) -> bool:
-        start.wait()
+        with suppress(threading.BrokenBarrierError):  # a thread that could not be started is not waited for
+            start.wait()
         return _created(store, key, data)
 
     written = [_some_bytes() for _ in range(writers)]

@@ -20,7 +20,7 @@ from deepfm.storage.local import checked_key, disk_errors, temporary_beside
 from deepfm.storage.protocol import ObjectInfo
 from deepfm.storage.s3_client import Clients, connect, within
 from deepfm.storage.s3_download import download
-from deepfm.storage.s3_endpoint import setting_of, shown
+from deepfm.storage.s3_endpoint import setting_of, shown, without_userinfo
 from deepfm.storage.s3_errors import CLIENT_ERRORS, NotS3Error, checked_listing, expired, status_of, translation
 
 if TYPE_CHECKING:
@@ -252,12 +252,12 @@ class S3Store:
         except CLIENT_ERRORS as cause:
             newer = self._renewed(clients) if expired(cause) else None
             if newer is None:
-                raise self._translated(cause, key) from cause
+                raise self._translated(cause, key) from without_userinfo(cause)
         try:
             with within(_LATEST_REQUEST_SECONDS):
                 return request(newer)
         except CLIENT_ERRORS as cause:
-            raise self._translated(cause, key) from cause
+            raise self._translated(cause, key) from without_userinfo(cause)
 
     def _translated(self, cause: Exception, key: str) -> DeepFMError:
         return translation(cause, where=f"{self.url}/{key}", endpoint=self._endpoint)

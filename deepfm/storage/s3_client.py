@@ -79,12 +79,13 @@ def connect(where: str) -> Clients:
     except CREDENTIAL_ERRORS as cause:
         raise no_credentials(where) from cause
     except (BotoCoreError, ValueError) as cause:
+        # Not from its cause: that may repeat any piece of an address with a password in it.
         raise ConfigError(
             "S3 client cannot be set up",
             observed=type(cause).__name__,
             where=where,
             next_step="Check AWS_ENDPOINT_URL, AWS_PROFILE, AWS_DEFAULT_REGION and the AWS config file.",
-        ) from cause
+        ) from None
     for client in clients:
         client.meta.events.register("before-parse.s3", refuse_page)
         client.meta.events.register("before-send.s3", _refuse_late)

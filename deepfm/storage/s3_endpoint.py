@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import socket
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ ALLOW_HTTP = "DEEPFM_ALLOW_HTTP"
 """Set to 1, requests may leave the machine without TLS."""
 _AMAZONS = (".amazonaws.com", ".amazonaws.com.cn")
 _VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_USERINFO = re.compile(r"(?<=//)[^/\s]*@")
 _DOCTOR = "deepfm doctor tries the store step by step."
 _METADATA = ipaddress.ip_address("fd00:ec2::254")
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
@@ -50,6 +52,12 @@ def shown(url: str) -> str:
     """Scheme, host and port of a URL; what else it holds may be a credential."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+
+def without_userinfo(cause: Exception) -> Exception:
+    """The error itself, in whose text addresses have lost what may be a credential: a traceback shows causes too."""
+    cause.args = tuple(_USERINFO.sub("", part) if isinstance(part, str) else part for part in cause.args)
+    return cause
 
 
 def setting_of(endpoint: str) -> str:

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from deepfm.errors import StoreUnavailableError
-from deepfm.serving import ServedChampion
+from deepfm.errors import NotFoundError, StoreUnavailableError
+from deepfm.registry import Registry
+from deepfm.serving import ChampionModel, ServedChampion
 from deepfm.storage import open_store
+from deepfm.storage.s3 import S3Store
 from tests.evidence.consumers import read_during_promotions
 from tests.factories import MODEL
+from tests.fault_wire import spoil
 from tests.seaweed import client_of
 from tests.tiny_models import answer, put_champion
 
@@ -37,3 +40,26 @@ def test_a_bucket_is_followed_and_its_outage_is_served_through(tmp_path, monkeyp
     assert served.status.error is not None
     assert served.status.staleness_seconds > 0
     np.testing.assert_allclose(served.predict(ROW), [answer(1.0)], rtol=1e-6)
+
+
+def test_a_bucket_that_answers_late_turns_no_consumer_back(fresh_bucket):
+    store = open_store(f"s3://{fresh_bucket()}")
+    put_champion(store, 1)
+    late = spoil(S3Store(store.url.removeprefix("s3://")), seed=3, shares={"stale": 0.3})
+    champion = ChampionModel.load(store, Registry(store, MODEL).champion(), threads=1)
+    served = ServedChampion(late, champion, threads=1, poll_seconds=30.0)
+    refused = stood_still = 0
+    for sequence in range(2, 12):
+        put_champion(store, sequence, bias=sequence / 10)
+        Registry(store, MODEL).repair_cache()
+        while served.sequence < sequence:
+            before = served.sequence
+            try:
+                stood_still += not served.refresh()
+            except (NotFoundError, StoreUnavailableError):
+                refused += 1
+            assert before <= served.sequence <= sequence
+            np.testing.assert_allclose(
+                served.predict(ROW), [answer(served.sequence / 10 * (served.sequence > 1))], rtol=1e-6
+            )
+    assert min(refused, stood_still) > 0, "nothing was late: the test shows nothing"

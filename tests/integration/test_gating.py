@@ -1,10 +1,15 @@
 """What a decision depends on: the two versions, the gate, and the holdout as it was delivered."""
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pytest
+import torch
 
 from deepfm import layout
+from deepfm.errors import IntegrityError, NotFoundError, ParityError
+from deepfm.export import graph
+from deepfm.export.graph import build_onnx
 from deepfm.retraining import RunOutcome, retrain
 from tests.places import ROWS, YESTERDAY, Killed
 from tests.tiny_days import HOLDOUT, click_day, with_column
@@ -76,3 +81,59 @@ def test_a_holdout_on_which_nothing_can_be_said_is_inconclusive(here):
     outcome = retrain(here.workspace(), HOLDOUT)
     assert (outcome.status, outcome.verdict, outcome.challenger_auc) == ("not_promoted", "inconclusive", None)
     assert outcome.reasons
+
+
+def test_a_first_champion_is_told_in_its_entry_to_have_had_nobody_to_beat(here):
+    outcome = retrain(here.workspace(), HOLDOUT)
+    (entry,) = here.workspace().registry.entries()
+    assert (entry.version, entry.champion_auc, entry.compared_entry) == (outcome.version, None, 0)
+    assert entry.reason.startswith("There is no champion; AUC ")
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "no model"])
+def test_a_champion_that_cannot_be_scored_is_not_beaten_by_that(here, damage):
+    first = retrain(here.workspace(), YESTERDAY)
+    store, prefix = here.workspace().store, layout.version_prefix("tiny", first.version or "")
+    (key,) = (found.key for found in store.list(prefix) if found.key.endswith(layout.MODEL_FILE))
+    data = store.read(key)
+    if damage == "gone":
+        store.delete(key)
+    else:
+        store.write(key, data[:-1] if damage == "cut" else b"no model".ljust(len(data)))
+    with pytest.raises((NotFoundError, IntegrityError)):
+        retrain(here.workspace(), HOLDOUT)
+    assert [entry.version for entry in here.workspace().registry.entries()] == [first.version]
+    store.write(key, data)
+    assert retrain(here.workspace(), HOLDOUT).champion_auc is not None
+
+
+def other_weights(model, spec):
+    """The file of another network than the one that was trained."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.5)
+        data = build_onnx(model, spec)
+        for parameter in model.parameters():
+            parameter.sub_(0.5)
+    return data
+
+
+def of_a_later_runtime(model, spec):
+    """A file that says that it needs a runtime which there is not yet."""
+    file = onnx.load_from_string(build_onnx(model, spec))
+    file.ir_version = 99
+    return file.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("made", "error"), [(other_weights, ParityError), (of_a_later_runtime, IntegrityError)], ids=lambda p: p.__name__
+)
+def test_a_file_that_is_not_the_trained_model_or_does_not_load_is_not_published(here, monkeypatch, made, error):
+    monkeypatch.setattr(graph, "build_onnx", made)
+    with pytest.raises(error):
+        retrain(here.workspace(), HOLDOUT)
+    registry = here.workspace().registry
+    assert (registry.versions(), registry.head()) == ([], None)
+    assert not [key for key in here.objects() if key.endswith(layout.MODEL_FILE)]
+    monkeypatch.undo()
+    assert retrain(here.workspace(), HOLDOUT).status == "promoted"

@@ -10,7 +10,7 @@ from deepfm.storage.s3 import S3Store
 from tests.factories import MODEL
 from tests.fault_wire import REFUSALS, spoil
 from tests.histories import History, anomalies, stored_log
-from tests.log_writers import race, race_of_processes
+from tests.log_writers import Historian, race, race_of_processes
 
 
 def untrue(history: History, store: ObjectStore, entries: int) -> list[str]:
@@ -33,3 +33,10 @@ def test_of_sixteen_writers_to_a_bucket_every_loser_is_told_the_truth(fresh_buck
     store = spoil(S3Store(bucket), seed=1, shares=REFUSALS)
     history = race(lambda: store, writers=16, entries=100, thinks_seconds=0.05, weather={})
     assert untrue(history, open_store(f"s3://{bucket}"), 100) == []
+
+
+def test_a_bucket_that_answers_late_turns_no_writer_and_no_reader_back(fresh_bucket: Callable[[], str]) -> None:
+    bucket = fresh_bucket()
+    store = spoil(S3Store(bucket), seed=2, shares={**REFUSALS, "stale": 0.02})
+    history = race(lambda: store, writers=8, entries=30, thinks_seconds=0.05, weather={}, kind=Historian)
+    assert untrue(history, open_store(f"s3://{bucket}"), 30) == []

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deepfm import events, retention
+from deepfm import events, layout, retention
 from deepfm.errors import ConflictError, StoreUnavailableError
 from deepfm.events import Event, current_actor
 from deepfm.promotion import Operator
@@ -21,7 +21,7 @@ from deepfm.registry import Registry
 from deepfm.retention import Retention
 from deepfm.storage.local import LocalStore
 from tests.factories import MODEL, VERSION, decision, entry
-from tests.fault_store import FakeStore, Faulty, at_call
+from tests.fault_store import Choice, FakeStore, Faulty
 from tests.sinks import Sink, found_by, only
 from tests.small_versions import A, B, C, judge, publish
 
@@ -42,6 +42,12 @@ def store(tmp_path: Path) -> LocalStore:
 @pytest.fixture
 def operator(store: LocalStore) -> Operator:
     return Operator(store, MODEL, actor="ann", reason="because")
+
+
+def at_the_commit(fault: str) -> Choice:
+    """The first log entry meets the fault when it is created."""
+    commit = ("create", layout.log_entry(MODEL, 1))
+    return lambda call: fault if (call.operation, call.key) == commit else None
 
 
 def facts(event: Event) -> tuple[Any, ...]:
@@ -116,7 +122,7 @@ class TestWhatIsTold:
 
 class TestOnce:
     def test_an_answer_that_was_lost_is_one_promotion(self, heard: list[Event]) -> None:
-        faulty = Faulty(FakeStore(), at_call(1, "lost"))
+        faulty = Faulty(FakeStore(), at_the_commit("lost"))
         Registry(faulty, MODEL).append(entry(1))
         assert faulty.fired
         assert [event.sequence for event in heard] == [1]
@@ -135,7 +141,7 @@ class TestOnce:
 
     def test_an_append_that_failed_tells_nothing(self, heard: list[Event]) -> None:
         with pytest.raises(StoreUnavailableError):
-            Registry(Faulty(FakeStore(), at_call(1, "dropped")), MODEL).append(entry(1))
+            Registry(Faulty(FakeStore(), at_the_commit("dropped")), MODEL).append(entry(1))
         assert heard == []
 
 
@@ -202,12 +208,13 @@ class TestBrokenSinks:
         def refused(_: threading.Thread) -> None:
             raise RuntimeError("can't start new thread")
 
+        registry, wanted = Registry(FakeStore(), MODEL), entry(2)
+        registry.append(entry(1))
         monkeypatch.setattr(threading.Thread, "start", refused)
-        wanted = entry(1)
         with caplog.at_level(logging.WARNING):
-            assert Registry(FakeStore(), MODEL).append(wanted) == wanted
+            assert registry.append(wanted) == wanted
         assert "may not have heard" in caplog.text
-        assert heard == []
+        assert [event.sequence for event in heard] == [1]
 
 
 def test_a_sink_is_called_within_the_context_of_whoever_did_it() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepfm import layout, retraining
-from deepfm.errors import DeepFMError, NotFoundError, UsageError
+from deepfm.errors import ConflictError, DeepFMError, NotFoundError, UsageError
 from deepfm.manifests import Partition, ValidationReport, VersionManifest
 from deepfm.pipeline import decide, evaluate, gate_key, promote
 from deepfm.promotion import Operator
@@ -249,3 +249,34 @@ class TestRetrain:
         with pytest.raises(DeepFMError, match="promotions are on hold"):
             promote(workspace, decision(compared_entry=1))
         assert len(Registry(workspace.store, MODEL).entries()) == 1
+
+    def test_of_a_promotion_and_a_rollback_at_once_the_later_one_decides_again(
+        self, place: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        workspace = emptied(place)
+        for version in (A, B):
+            retrain(workspace, version)
+        registry, operator = workspace.registry, Operator(workspace.store, MODEL, actor="ann", reason="clicks fell")
+        append = registry.append
+
+        def overtaken(wanted: Any) -> Any:
+            monkeypatch.setattr(registry, "append", append)
+            operator.rollback()
+            return append(wanted)
+
+        monkeypatch.setattr(registry, "append", overtaken)
+        assert retrain(workspace, C).status == "promoted"
+        log = registry.entries()
+        assert [(found.operation, found.version) for found in log[2:]] == [("rollback", A), ("promote", C)]
+        assert log[-1].compared_entry == 3
+
+        def overtaken_by_a_retrain(wanted: Any) -> Any:
+            monkeypatch.undo()
+            retrain(workspace, D)
+            return operator._registry.append(wanted)
+
+        monkeypatch.setattr(operator._registry, "append", overtaken_by_a_retrain)
+        with pytest.raises(ConflictError, match="Decide again"):
+            operator.rollback()
+        assert operator.rollback().entry.version == C
+        assert [found.version for found in registry.entries()[4:]] == [D, C]

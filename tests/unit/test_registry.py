@@ -20,6 +20,7 @@ from deepfm.manifests import LogEntry
 from deepfm.registry import Registry
 from deepfm.storage.local import LocalStore
 from tests.factories import DAY, MODEL, VERSION, decision, entry, manifest
+from tests.fault_store import Faulty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -238,11 +239,29 @@ class TestHistory:
     def test_the_log_comes_oldest_first(self, registry: Registry) -> None:
         assert filled(registry, 12) == registry.entries()
 
+    def test_clocks_that_are_days_apart_order_nothing(self, registry: Registry, store: FaultyStore) -> None:
+        for number in range(1, 6):
+            written = entry(number)
+            ahead = dt.timedelta(days=number % 2 - number)
+            registry.append(written.model_copy(update={"created_utc": written.created_utc + ahead}))
+        assert [found.sequence for found in registry.entries()] == [1, 2, 3, 4, 5]
+        store.delete(layout.champion_cache(MODEL))
+        head = Registry(store, MODEL).repair_cache()
+        assert head is not None
+        assert head.sequence == 5
+        assert store.read(layout.champion_cache(MODEL)) == head.to_bytes()
+
     def test_a_gap_is_named(self, registry: Registry, store: FaultyStore) -> None:
         filled(registry, 4)
         store.delete(layout.log_entry(MODEL, 2))
         with pytest.raises(IntegrityError, match="log entry 2 is missing: entry 4 exists"):
             registry.entries()
+
+    def test_an_entry_that_is_listed_and_not_given_is_no_gap(self, registry: Registry, store: FaultyStore) -> None:
+        filled(registry, 4)
+        late = Faulty(store, lambda call: "stale" if call.key == layout.log_entry(MODEL, 2) else None)
+        with pytest.raises(StoreUnavailableError, match="log entry 2 is listed and is not given"):
+            Registry(late, MODEL).entries()
 
     def test_what_is_no_entry_is_passed_over(self, registry: Registry, store: FaultyStore) -> None:
         entries = filled(registry, 2)
