@@ -267,6 +267,8 @@ class GateConfig(Section):
     """One-sided confidence of every bound."""
     min_auc: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.55
     """The lower bound of the AUC must reach this on the first run; the AUC itself on later ones."""
+    max_auc: Annotated[float, Field(gt=0.5, le=1.0)] = 0.98
+    """An AUC above this waits for a person: clicks seldom allow it, but a column that tells the label does."""
     max_drop: NonNegative = 0.005
     """Largest loss of AUC against the champion that freshness may cost."""
     min_calibration: Positive = 0.8
@@ -275,9 +277,11 @@ class GateConfig(Section):
     """Largest sum of scores per click, its sampling error allowed for."""
 
     @model_validator(mode="after")
-    def _around_one(self) -> Self:
+    def _ordered(self) -> Self:
         if not self.min_calibration < 1.0 < self.max_calibration:
             raise ValueError(f"calibration bounds {self.min_calibration} to {self.max_calibration} do not enclose 1")
+        if self.min_auc >= self.max_auc:
+            raise ValueError(f"min_auc {self.min_auc} is not below max_auc {self.max_auc}")
         return self
 
 

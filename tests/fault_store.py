@@ -15,7 +15,7 @@ from uuid import uuid4
 from deepfm.errors import AccessDeniedError, AlreadyExistsError, NoSpaceError, NotFoundError, StoreUnavailableError
 from deepfm.storage import ObjectStore
 from deepfm.storage.local import checked_key, disk_errors
-from deepfm.storage.protocol import ObjectInfo
+from deepfm.storage.protocol import ObjectInfo, require_length
 
 
 class FakeStore:
@@ -35,9 +35,11 @@ class FakeStore:
         with self._lock:
             return {key: data for key, (data, _) in self._objects.items()}
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, *, most_bytes: int | None = None) -> bytes:
         with self._lock:
-            return self._found(key)
+            data = self._found(key)
+        require_length(len(data), most_bytes, where=f"{self.url}/{key}")
+        return data
 
     def write(self, key: str, data: bytes) -> None:
         with self._lock:
@@ -208,8 +210,8 @@ class Faulty:
     def url(self) -> str:
         return self._store.url
 
-    def read(self, key: str) -> bytes:
-        data: bytes = self._meet("read", key, lambda: self._store.read(key))
+    def read(self, key: str, *, most_bytes: int | None = None) -> bytes:
+        data: bytes = self._meet("read", key, lambda: self._store.read(key, most_bytes=most_bytes))
         self._saw(key, data)
         return data
 

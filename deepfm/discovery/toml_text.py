@@ -17,7 +17,7 @@ _UNUSABLE = 10
 _AUC_NOISE, _LARGEST_DROP = 0.116, 0.05
 _SHOWN: dict[str, tuple[type[Section], tuple[str, ...]]] = {
     "training": (TrainingConfig, ("epochs", "batch_size", "learning_rate", "l2_embedding", "validation_by", "device")),
-    "gate": (GateConfig, ("min_auc", "max_drop", "confidence", "min_calibration", "max_calibration")),
+    "gate": (GateConfig, ("min_auc", "max_auc", "max_drop", "confidence", "min_calibration", "max_calibration")),
 }
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _PSEUDO = (

@@ -11,12 +11,14 @@ clear `min_auc`, or miss it, by more than its error.
     drop            later   AUC lower by more than max_drop                                  passes
     floor           later   AUC below min_auc                                                passes
     calibration     every   the whole interval outside its range                             passes
+    ceiling         every                                            AUC above max_auc       passes
 
 Any reject wins, then inconclusive, then promote. Bounds are one-sided at `confidence`, so that two of them enclose an
 interval of 2 · confidence - 1 (90 % at the default 95 %).
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -99,7 +101,8 @@ def judge(
             _floor(challenger, config),
         ]
         error, of = comparison.error, "the difference"
-    return _combined([*findings, _calibration(challenger, config)], detectable=DETECTABLE_ERRORS * error, of=of)
+    findings += [_calibration(challenger, config), *_ceiling(challenger, config)]
+    return _combined(findings, detectable=DETECTABLE_ERRORS * error, of=of)
 
 
 def _combined(findings: list[_Finding], *, detectable: float | None, of: str) -> GateResult:
@@ -202,6 +205,17 @@ def _floor(challenger: EvaluationReport, config: GateConfig) -> _Finding:
     if challenger.auc < config.min_auc:
         return _Finding("reject", f"AUC {auc} is below min_auc {floor}.")
     return _Finding("promote", f"AUC {auc} is at least min_auc {floor}.")
+
+
+def _ceiling(challenger: EvaluationReport, config: GateConfig) -> Iterator[_Finding]:
+    """What is too good to be true; nothing is said of what is not."""
+    if challenger.auc > config.max_auc:
+        auc, ceiling = _written(challenger.auc, config.max_auc)
+        yield _Finding(
+            "inconclusive",
+            f"AUC {auc} is above max_auc {ceiling}: a column may tell the label. If none does, promote the version "
+            "by name or raise max_auc.",
+        )
 
 
 def _significance(

@@ -38,7 +38,7 @@ def rule_rows(decision: Decision, limits: GateConfig) -> tuple[RuleRow, ...]:
             _drop(decision.comparison, limits),
             _floor(challenger, limits),
         )
-    return (*rows, _calibration(challenger, limits))
+    return (*rows, _calibration(challenger, limits), _ceiling(challenger, limits))
 
 
 def _first_floor(challenger: EvaluationReport, limits: GateConfig) -> RuleRow:
@@ -97,6 +97,16 @@ def _floor(challenger: EvaluationReport, limits: GateConfig) -> RuleRow:
         f"{challenger.auc:.4f}",
         f"at least {limits.min_auc:.4f}",
         "failed" if challenger.auc < limits.min_auc else "passed",
+    )
+
+
+def _ceiling(challenger: EvaluationReport, limits: GateConfig) -> RuleRow:
+    return RuleRow(
+        "AUC that can be believed",
+        "gate.max_auc",
+        f"{challenger.auc:.4f}",
+        f"at most {limits.max_auc:.4f}",
+        "undecided" if challenger.auc > limits.max_auc else "passed",
     )
 
 

@@ -25,7 +25,7 @@ from deepfm.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from deepfm.storage.protocol import ObjectInfo
+from deepfm.storage.protocol import ObjectInfo, require_length
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 _CHUNK_BYTES = 1 << 20
@@ -168,15 +168,17 @@ class LocalStore:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         return True
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, *, most_bytes: int | None = None) -> bytes:
         """The whole object.
 
         Raises:
             NotFoundError: terminal; there is no such object.
+            IntegrityError: terminal; it is longer than that.
         """
         path = self._path(key)
-        with self._present(key):
-            return path.read_bytes()
+        with self._present(key), path.open("rb") as source:
+            require_length(os.fstat(source.fileno()).st_size, most_bytes, where=self._where(key))
+            return source.read()
 
     def write(self, key: str, data: bytes) -> None:
         """The object is in place and on the disk, over an older one if there was one."""

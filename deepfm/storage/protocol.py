@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from deepfm.errors import IntegrityError
+
 
 class ObjectInfo(NamedTuple):
     """A stored object as a listing shows it."""
@@ -13,6 +15,21 @@ class ObjectInfo(NamedTuple):
     """What changes with every write of the object, whatever its bytes."""
     changed_ns: int = 0
     """When it was last written by the store's clock, nanoseconds since 1970."""
+
+
+def require_length(size_bytes: int, most_bytes: int | None, *, where: str) -> None:
+    """Raise if an object is longer than whoever reads it into memory allows.
+
+    Raises:
+        IntegrityError: terminal; it is.
+    """
+    if most_bytes is not None and size_bytes > most_bytes:
+        raise IntegrityError(
+            "object is too large to be what it should be",
+            observed=f"{size_bytes:,} bytes",
+            required=f"at most {most_bytes:,}",
+            where=where,
+        )
 
 
 class ObjectStore(Protocol):
@@ -28,8 +45,12 @@ class ObjectStore(Protocol):
         """Where the store is, without credentials."""
         ...
 
-    def read(self, key: str) -> bytes:
-        """The whole object."""
+    def read(self, key: str, *, most_bytes: int | None = None) -> bytes:
+        """The whole object.
+
+        Raises:
+            IntegrityError: terminal; it is longer than that, and was not read into memory.
+        """
         ...
 
     def write(self, key: str, data: bytes) -> None:

@@ -86,14 +86,15 @@ class S3Store:
         """Bucket and prefix as an `s3://` URL."""
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, *, most_bytes: int | None = None) -> bytes:
         """The whole object.
 
         Raises:
             NotFoundError: terminal; there is no such object.
+            IntegrityError: terminal; it is longer than that.
         """
         body = BytesIO()
-        self._download(key, body)
+        self._download(key, body, most_bytes=most_bytes)
         return body.getvalue()
 
     def write(self, key: str, data: bytes) -> None:
@@ -312,14 +313,14 @@ class S3Store:
         except NotFoundError:
             return None
 
-    def _download(self, key: str, sink: IO[bytes]) -> None:
+    def _download(self, key: str, sink: IO[bytes], *, most_bytes: int | None = None) -> None:
         place = self._place(key)
 
         def get(first: int) -> "GetObjectOutputTypeDef":
             rest: dict[str, Any] = {"Range": f"bytes={first}-"} if first else {}
             return self._ask(key, lambda ask: ask.patient.get_object(**place, **rest))
 
-        download(get, sink, where=self._where(key))
+        download(get, sink, most_bytes=most_bytes, where=self._where(key))
 
 
 def _origin(method: str) -> str:

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError
 
 from deepfm.errors import ConfigError, StoreUnavailableError
+from deepfm.storage.protocol import require_length
 from deepfm.storage.s3_errors import status_of
 
 if TYPE_CHECKING:
@@ -29,15 +30,19 @@ class _SlowError(BotoCoreError):
     fmt = "fewer bytes than a slow line brings"
 
 
-def download(get: Callable[[int], "GetObjectOutputTypeDef"], sink: IO[bytes], *, where: str) -> None:
+def download(
+    get: Callable[[int], "GetObjectOutputTypeDef"], sink: IO[bytes], *, most_bytes: int | None, where: str
+) -> None:
     """The sink holds the whole object.
 
     Args:
         get: Asks for the object from a byte on.
         sink: An empty file.
+        most_bytes: How long the object may be.
         where: What an error names.
 
     Raises:
+        IntegrityError: terminal; it is longer than that.
         StoreUnavailableError: transient; three tries have brought next to nothing.
     """
     tag, fruitless = "", 0
@@ -53,6 +58,7 @@ def download(get: Callable[[int], "GetObjectOutputTypeDef"], sink: IO[bytes], *,
             tag = answer.get("ETag", "")
             try:
                 for chunk in _arriving(answer["Body"]):
+                    require_length(sink.tell() + len(chunk), most_bytes, where=where)
                     sink.write(chunk)
             except BotoCoreError:
                 fruitless += sink.tell() - held < _CHUNK_BYTES

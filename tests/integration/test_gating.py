@@ -10,8 +10,9 @@ from deepfm import layout
 from deepfm.errors import IntegrityError, NotFoundError, ParityError
 from deepfm.export import graph
 from deepfm.export.graph import build_onnx
+from deepfm.promotion import Operator
 from deepfm.retraining import RunOutcome, retrain
-from tests.places import ROWS, YESTERDAY, Killed
+from tests.places import ROWS, WORLD, YESTERDAY, Killed
 from tests.tiny_days import HOLDOUT, click_day, with_column
 
 
@@ -81,6 +82,22 @@ def test_a_holdout_on_which_nothing_can_be_said_is_inconclusive(here):
     outcome = retrain(here.workspace(), HOLDOUT)
     assert (outcome.status, outcome.verdict, outcome.challenger_auc) == ("not_promoted", "inconclusive", None)
     assert outcome.reasons
+
+
+def test_a_column_that_tells_the_label_makes_no_champion(here):
+    first = retrain(here.workspace(), YESTERDAY)
+    for date in WORLD:
+        table = click_day(date, rows=ROWS)
+        here.deliver(date, with_column(table, "price", pa.array(table["click"].to_numpy() * 9.0 + 1.0)))
+    outcome = retrain(here.workspace({"training.epochs": 20}), HOLDOUT)
+    assert outcome.challenger_auc is not None
+    assert outcome.challenger_auc > 0.98
+    assert (outcome.status, outcome.verdict) == ("not_promoted", "inconclusive")
+    assert "a column may tell the label" in outcome.reasons[0]
+    registry = here.workspace().registry
+    assert registry.champion().version == first.version
+    change = Operator(here.workspace().store, "tiny", actor="ann", reason="looked at it").promote(outcome.version or "")
+    assert change.changed
 
 
 def test_a_first_champion_is_told_in_its_entry_to_have_had_nobody_to_beat(here):

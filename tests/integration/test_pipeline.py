@@ -271,14 +271,14 @@ def test_another_gate_does_not_promote_the_champion_a_second_time(here):
 
 
 def test_another_gate_decides_anew_on_a_version_that_was_turned_down(here):
-    strict = retrain(here.workspace({"gate.min_auc": 0.99}), HOLDOUT)
+    strict = retrain(here.workspace({"gate.min_auc": 0.97}), HOLDOUT)
     assert strict.status == "not_promoted"
     mild = retrain(here.workspace(), HOLDOUT)
     assert (mild.status, mild.version) == ("promoted", strict.version)
 
 
 def test_only_a_cleared_decision_can_be_promoted(here):
-    workspace = here.workspace({"gate.min_auc": 0.99})
+    workspace = here.workspace({"gate.min_auc": 0.97})
     outcome = retrain(workspace, HOLDOUT)
     (decision,) = workspace.registry.decisions(HOLDOUT, outcome.version or "")
     with pytest.raises(Exception, match="was not cleared for promotion: the verdict is reject"):

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from deepfm.errors import AlreadyExistsError, ConfigError, NotFoundError, StoreUnavailableError, UsageError
+from deepfm.errors import (
+    AlreadyExistsError,
+    ConfigError,
+    IntegrityError,
+    NotFoundError,
+    StoreUnavailableError,
+    UsageError,
+)
 from deepfm.storage import LocalCache, ObjectStore, open_store, s3, s3_client, s3_download
 from tests.faulty_proxy import FaultyProxy, running_proxy
 
@@ -29,6 +36,12 @@ class TestBothStores:
         for data in (b"", b"one", bytes(range(256)) * 5000):
             store.write("a/b/key", data)
             assert store.read("a/b/key") == data
+
+    def test_what_is_longer_than_it_may_be_is_not_read(self, store: ObjectStore) -> None:
+        store.write("key", b"x" * 100)
+        assert store.read("key", most_bytes=100) == b"x" * 100
+        with pytest.raises(IntegrityError, match=r"too large to be what it should be: .*, required at most 99"):
+            store.read("key", most_bytes=99)
 
     def test_an_absent_object_is_not_found_by_any_call(self, store: ObjectStore, tmp_path: Path) -> None:
         store.write("a/b", b"")

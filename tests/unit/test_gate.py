@@ -28,7 +28,9 @@ FIGURES: dict[str, Any] = {
     "calibration_ratio": 1.0,
     "error_unit": "row",
 }
-CONFIG = GateConfig(confidence=0.95, min_auc=0.55, max_drop=0.005, min_calibration=0.8, max_calibration=1.25)
+CONFIG = GateConfig(
+    confidence=0.95, min_auc=0.55, max_auc=1.0, max_drop=0.005, min_calibration=0.8, max_calibration=1.25
+)
 Z = metrics.normal_quantile(0.95)
 
 
@@ -267,6 +269,20 @@ def test_confidence_is_written_and_used() -> None:
     assert "99.9 %" in first_run(challenger, strict).reasons[0]
     assert later_run(report(auc=0.740), champion_auc=0.744, error=0.002).verdict == "reject"
     assert later_run(report(auc=0.740), champion_auc=0.744, error=0.002, config=strict).verdict == "promote"
+
+
+@pytest.mark.parametrize(("auc", "verdict"), [(0.98, "promote"), (0.9801, "inconclusive"), (1.0, "inconclusive")])
+def test_what_is_too_good_waits_for_a_person(auc: float, verdict: Verdict) -> None:
+    config = GateConfig()
+    challenger = report(auc=auc, auc_error=0.0001)
+    for result in (
+        first_run(challenger, config),
+        later_run(challenger, champion_auc=0.7, error=0.001, config=config),
+    ):
+        assert result.verdict == verdict
+        assert ("a column may tell the label" in result.reasons[0]) is (verdict == "inconclusive")
+    worse = report(auc=0.99, auc_error=0.0001)
+    assert later_run(worse, champion_auc=1.0, error=0.001, config=config).verdict == "reject"
 
 
 # Steps of 1e-9: two AUCs of one day differ by at least half a pair, never by the last bit.

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepfm import layout, retraining
-from deepfm.errors import ConflictError, DeepFMError, NotFoundError, UsageError
+from deepfm.errors import ConflictError, DeepFMError, IntegrityError, NotFoundError, UsageError
 from deepfm.manifests import Partition, ValidationReport, VersionManifest
 from deepfm.pipeline import decide, evaluate, gate_key, promote
 from deepfm.promotion import Operator
@@ -280,3 +280,15 @@ class TestRetrain:
             operator.rollback()
         assert operator.rollback().entry.version == C
         assert [found.version for found in registry.entries()[4:]] == [D, C]
+
+
+def test_nothing_is_read_that_is_too_long_for_the_log(tmp_path: Path) -> None:
+    store, padding = LocalStore(tmp_path), b" " * (4 << 20)
+    registry = Registry(store, MODEL)
+    first = registry.append(entry(1))
+    store.write(layout.champion_cache(MODEL), first.to_bytes() + padding)
+    assert registry.head() == registry.repair_cache() == first
+    assert store.read(layout.champion_cache(MODEL)) == first.to_bytes()
+    store.write(layout.log_entry(MODEL, 2), entry(2).to_bytes() + padding)
+    with pytest.raises(IntegrityError, match=r"too large to be what it should be: 4,19\d,\d+ bytes"):
+        registry.head()

@@ -36,9 +36,9 @@ class FaultyStore(LocalStore):
         self.writes: list[str] = []
         self.reads: list[str] = []
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, *, most_bytes: int | None = None) -> bytes:
         self.reads.append(key)
-        return super().read(key)
+        return super().read(key, most_bytes=most_bytes)
 
     def create(self, key: str, data: bytes) -> None:
         self._refuse_if_read_only()

@@ -41,11 +41,11 @@ class WatchedStore(LocalStore):
         self.down = False
         self.damaged: list[str] = []
 
-    def read(self, key):
+    def read(self, key, *, most_bytes=None):
         self.reads.append(key)
         if self.down:
             raise StoreUnavailableError("store does not answer", where=self.url)
-        data = super().read(key)
+        data = super().read(key, most_bytes=most_bytes)
         if self.damaged and key.endswith(self.damaged[0]):
             self.damaged.pop(0)
             return data[:-3]
