@@ -1,5 +1,6 @@
 """Columns of any library as the graph takes them; `deepfm.serving` says which values mean what."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import NoneType
 from typing import Any, cast
@@ -20,6 +21,8 @@ NUMPY_TYPES: dict[str, np.dtype[Any]] = {
 }
 """Element type of a typed column, by the type of the field."""
 _USABLE_KINDS = "OUTbiuf"
+_TOO_LARGE = 10**1000
+"""No id is as large, and Python does not write one out that is much larger."""
 
 
 def raw_columns(data: object, inputs: Sequence[InputSpec]) -> dict[str, object]:
@@ -36,12 +39,14 @@ def raw_columns(data: object, inputs: Sequence[InputSpec]) -> dict[str, object]:
         raise UsageError(
             "data has no columns", observed=type(data).__name__, required="a dict of columns or a list of row dicts"
         )
-    present = set(cast("Iterable[object]", names))
-    absent = [field.name for field in inputs if field.name not in present]
+    present = Counter(cast("Iterable[object]", names))
+    absent = [field.name for field in inputs if not present[field.name]]
     if absent:
         raise UsageError(
             f"field {absent[0]} is missing", required="columns " + ", ".join(field.name for field in inputs)
         )
+    if doubled := [field.name for field in inputs if present[field.name] > 1]:
+        raise UsageError(f"field {doubled[0]} is there {present[doubled[0]]} times", required="one column of a name")
     table = cast("Mapping[str, object]", data)
     return {field.name: table[field.name] for field in inputs}
 
@@ -119,6 +124,8 @@ def _one_text(value: object, field: InputSpec) -> str:
     if _is_missing(value):
         return ""
     if isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool):
+        if abs(int(value)) >= _TOO_LARGE:
+            raise refusal(field, "an integer of more than a thousand digits")
         return str(int(value))
     raise refusal(field, type(value).__name__)
 

@@ -121,7 +121,7 @@ def _begun(sink: EntryPoint, event: Event) -> Thread | None:
 def _call(sink: EntryPoint, event: Event) -> None:
     try:
         sink.load()(event)
-    except (Exception, SystemExit) as failure:  # noqa: BLE001 - foreign code, about something that is done already
+    except BaseException as failure:  # noqa: BLE001 - foreign code, about something that is done already
         # Not the message, which may hold a secret of the sink's.
         _warn(sink, event, type(failure).__name__)
 

@@ -101,7 +101,8 @@ def _shape_of(node: "NodeProto", shapes: Mapping[str, Shape], constants: Constan
     if rule is None:
         raise IntegrityError("model file is refused, operator", observed=about, required="one that this project writes")
     require(len(node.output) == 1, f"results of {about}", len(node.output), "1")
-    require(0 < len(node.input) <= 1 + len(shapes), f"inputs of {about}", len(node.input), "at least 1")
+    least, most = _INPUTS.get(node.op_type, (1, 1 + len(shapes)))
+    require(least <= len(node.input) <= most, f"inputs of {about}", len(node.input), f"{least} to {most}")
     for name in node.input:
         require(name in shapes, f"input of {about}", ascii(name[:80]), "a tensor that was made before")
     shape = rule(node, [shapes[name] for name in node.input], constants)
@@ -195,6 +196,15 @@ def _product(_: "NodeProto", inputs: Sequence[Shape], __: Constants) -> Shape | 
 
 _NUMBERS = ["Add", "Clip", "Div", "Exp", "Log", "Mul", "Neg", "Reciprocal", "Relu", "Softplus", "Sub"]
 _EACH = [*_NUMBERS, "IsInf", "IsNaN", "Or", "Where"]
+_INPUTS = {
+    **dict.fromkeys(("Add", "Div", "Mul", "Sub", "Or", "Gather", "MatMul", "Reshape", "Unsqueeze"), (2, 2)),
+    **dict.fromkeys(("Exp", "Log", "Neg", "Reciprocal", "Relu", "Softplus", "IsInf", "IsNaN", "LabelEncoder"), (1, 1)),
+    "Clip": (1, 3),
+    "Where": (3, 3),
+    "Gemm": (2, 3),
+    "ReduceSum": (1, 2),
+}
+"""Fewest and most inputs of an operator; of Concat any number."""
 _RULES: dict[tuple[str, str], Callable[["NodeProto", Sequence[Shape], Constants], Shape | None]] = {
     **dict.fromkeys((("", name) for name in _EACH), _broadcast),
     ("", "Concat"): _concat,

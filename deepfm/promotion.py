@@ -186,8 +186,9 @@ class Operator:
         """The digest of the version's manifest, once its model file has been read, checked and loaded."""
         from deepfm.serving import VersionModel, read_version
 
-        VersionModel(*read_version(self._store, self._model, version, manifest_sha256=manifest_sha256))
-        return self._registry.manifest(version)[1]
+        digest = manifest_sha256 or self._registry.manifest(version)[1]
+        VersionModel(*read_version(self._store, self._model, version, manifest_sha256=digest))
+        return digest
 
     def _append(
         self, operation: Operation, head: LogEntry | None, about: dict[str, Any], *, held: bool | None = None

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from deepfm import layout
 from deepfm.documents import Part
-from deepfm.errors import ConflictError, UsageError
+from deepfm.errors import ConflictError, StoreUnavailableError, UsageError
 from deepfm.manifests import LogEntry
 from deepfm.registry import Registry
 from deepfm.storage import ObjectInfo, ObjectStore
@@ -161,7 +161,10 @@ class Retention:
         replaced: dict[str, int] = {}
         for before, entry in pairwise(entries):
             if entry.version != before.version:
-                replaced[before.version] = written[layout.log_entry(self._model, entry.sequence)]
+                key = layout.log_entry(self._model, entry.sequence)
+                if key not in written:
+                    raise _unlisted(f"{self._store.url}/{key}")
+                replaced[before.version] = written[key]
                 replaced.pop(entry.version, None)
         return replaced
 
@@ -222,6 +225,15 @@ def _clock_ns(store: ObjectStore) -> int:
     key = layout.probe_key(f"clock-{uuid4().hex}")
     store.write(key, b"")
     try:
-        return next(info.changed_ns for info in store.list(layout.PROBES) if info.key == key)
+        written = [info.changed_ns for info in store.list(layout.PROBES) if info.key == key]
     finally:
         store.delete(key)
+    if not written:
+        raise _unlisted(f"{store.url}/{key}")
+    return written[0]
+
+
+def _unlisted(where: str) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        "an object is stored and not listed yet", where=where, next_step="Run the same command again."
+    )

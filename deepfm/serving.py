@@ -185,8 +185,8 @@ class ServedChampion:
                 entry = self._later_entry()
                 if entry is not None:
                     self._champion = self._loaded(entry)
-            except DeepFMError as error:
-                self._poll = self._poll._replace(error=str(error))
+            except Exception as error:
+                self._poll = self._poll._replace(error=str(error) or type(error).__name__)
                 raise
             self._poll = _Poll(asked_at, None)
         if entry is not None:
@@ -244,10 +244,11 @@ class ServedChampion:
         while not stopping.wait(_pause(self._poll_seconds, failures)):
             try:
                 self.refresh()
-            except DeepFMError as error:
+            except Exception as error:  # noqa: BLE001 - a thread that ends on a bug would follow nothing, unnoticed
                 failures += 1
                 if str(error) not in told:
-                    _log.warning("%s is served on: %s", self.version, error)
+                    bug = None if isinstance(error, DeepFMError) else error
+                    _log.warning("%s is served on: %s", self.version, error, exc_info=bug)
                 told.add(str(error))
             else:
                 if failures:

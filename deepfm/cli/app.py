@@ -5,12 +5,13 @@ import errno
 import io
 import logging
 import os
+import signal
 import sys
 import tempfile
 import traceback
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Annotated, NoReturn, cast
 
 import typer
@@ -33,7 +34,7 @@ from deepfm.cli import (
 from deepfm.cli.options import VerboseOption
 from deepfm.errors import DeepFMError, NoSpaceError, TransientError, UsageError, one_line
 
-_INTERRUPTED = 130
+_INTERRUPTED, _TERMINATED = 130, 143
 _NOBODY_READS = 1
 """What typer makes of a closed pipe."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -52,7 +53,7 @@ class OneLineFormatter(logging.Formatter):
 app = typer.Typer(
     name="deepfm",
     epilog="Exit codes: 0 done (a lost gate included), 2 usage, 3 data rejected, 4 conflict, 75 try later, "
-    "78 configuration, 70 bug, 130 interrupted.",
+    "78 configuration, 70 bug, 130 interrupted, 143 terminated.",
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -106,9 +107,15 @@ def root(
 def main() -> None:
     """Run the command line and leave with its exit code."""
     sys.excepthook = _report_bug
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal lacks is spelled out
-            stream.reconfigure(errors="backslashreplace")
+    asked_to_end: list[int] = []
+
+    def end(number: int, _: FrameType | None) -> None:
+        """An eviction ends a run as Ctrl-C does: what is half done is stored or cleared away."""
+        asked_to_end.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    _spell_out_strange_letters()
     try:
         # Calling the application itself would put typer's own excepthook in place of ours.
         code = typer.main.get_command(app)(standalone_mode=False)
@@ -128,8 +135,15 @@ def main() -> None:
             _leave_unread()
         raise
     if code == _INTERRUPTED:
-        _leave("interrupted; run the same command again to go on", _INTERRUPTED)
+        told = "terminated" if asked_to_end else "interrupted"
+        _leave(f"{told}; run the same command again to go on", _TERMINATED if asked_to_end else _INTERRUPTED)
     sys.exit(code)
+
+
+def _spell_out_strange_letters() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave_unread() -> NoReturn:

@@ -17,7 +17,8 @@ from deepfm.cli.options import (
     not_an_option,
     place_of,
 )
-from deepfm.errors import NotFoundError
+from deepfm.documents import sha256_hex
+from deepfm.errors import IntegrityError, NotFoundError
 from deepfm.manifests import InputSpec, VersionManifest
 from deepfm.onnx_file import OUTPUT
 from deepfm.promotion import find_version
@@ -83,14 +84,25 @@ def pull(
 
 def _verified(place: Place, version: str | None) -> tuple[VersionManifest, bytes, bytes]:
     """A version's manifest, its model file, which was loaded once, and the manifest's stored bytes."""
+    from deepfm.loading import read_twice
     from deepfm.serving import VersionModel, read_version
 
     champion = place.registry.champion() if version is None else None
     name = champion.version if champion else find_version(place.registry, str(version))
-    digest = champion.manifest_sha256 if champion else None
+    digest = champion.manifest_sha256 if champion else place.registry.manifest(name)[1]
     manifest, onnx_bytes = read_version(place.store, place.model, name, manifest_sha256=digest)
     VersionModel(manifest, onnx_bytes)
-    return manifest, onnx_bytes, place.store.read(layout.version_manifest(place.model, name))
+
+    def stored() -> bytes:
+        key = layout.version_manifest(place.model, name)
+        data = place.store.read(key)
+        if sha256_hex(data) != digest:
+            raise IntegrityError(
+                "manifest does not hold the bytes that were verified", where=f"{place.store.url}/{key}"
+            )
+        return data
+
+    return manifest, onnx_bytes, read_twice(stored)
 
 
 def _put(folder: LocalStore, key: str, data: bytes) -> str:

@@ -18,10 +18,18 @@ import boto3
 from deepfm.errors import AlreadyExistsError, ConfigError, DeepFMError, NotFoundError, StoreUnavailableError
 from deepfm.storage.local import checked_key, disk_errors, temporary_beside
 from deepfm.storage.protocol import ObjectInfo
-from deepfm.storage.s3_client import Clients, connect, within
+from deepfm.storage.s3_client import NOBODY, Clients, connect, within
 from deepfm.storage.s3_download import download
 from deepfm.storage.s3_endpoint import setting_of, shown, without_userinfo
-from deepfm.storage.s3_errors import CLIENT_ERRORS, NotS3Error, checked_listing, expired, status_of, translation
+from deepfm.storage.s3_errors import (
+    CLIENT_ERRORS,
+    CREDENTIAL_ERRORS,
+    NotS3Error,
+    checked_listing,
+    expired,
+    status_of,
+    translation,
+)
 
 if TYPE_CHECKING:
     from types_boto3_s3.type_defs import GetObjectOutputTypeDef, ListObjectsV2OutputTypeDef, ObjectTypeDef
@@ -29,6 +37,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LATEST_REQUEST_SECONDS = 40.0
 """A call of one small request, or of a few that belong together, makes none later; so it ends in a minute or so."""
+_SMALL_BYTES = 8 << 20
+"""From here on boto3 uploads in parts."""
 _CREATE_PAUSES_SECONDS = (0.1, 0.5, 1.0, 0.0)
 
 _ORIGINS = {
@@ -142,7 +152,10 @@ class S3Store:
         )
 
     def upload(self, key: str, path: Path) -> None:
-        """As `write`, streamed from a local file; a large one goes in parts."""
+        """As `write`, streamed from a local file; a large one goes in parts, which have no deadline in common."""
+        if path.stat().st_size < _SMALL_BYTES:
+            self.write(key, path.read_bytes())
+            return
         place = self._place(key)
 
         def send(ask: Clients) -> None:
@@ -251,7 +264,7 @@ class S3Store:
             with within(_LATEST_REQUEST_SECONDS):
                 return request(clients)
         except CLIENT_ERRORS as cause:
-            newer = self._renewed(clients) if expired(cause) else None
+            newer = self._renewed(clients) if expired(cause) or isinstance(cause, CREDENTIAL_ERRORS) else None
             if newer is None:
                 raise self._translated(cause, key) from without_userinfo(cause)
         try:
@@ -268,7 +281,7 @@ class S3Store:
         with self._renewing:
             if self._clients is used:
                 self._clients = connect(self.url)
-            return self._clients if self._clients.identity != used.identity else None
+            return self._clients if self._clients.identity not in {used.identity, NOBODY} else None
 
     def _listed(self, prefix: str, full: str) -> Iterator["ObjectTypeDef"]:
         """Page by page; each may take as long as a request of its own."""

@@ -28,6 +28,8 @@ ENCRYPTION = "DEEPFM_S3_SSE"
 """How the server encrypts what is written; unset, as the bucket says."""
 KMS_KEY = "DEEPFM_S3_KMS_KEY_ID"
 """The key of the two kinds of encryption that have one; unset, the server's own."""
+NOBODY = ("", "")
+"""The identity of clients without credentials."""
 _CONNECT_SECONDS = 3
 _READ_SECONDS = 20
 _ATTEMPTS = 5
@@ -89,7 +91,7 @@ def connect(where: str) -> Clients:
     for client in clients:
         client.meta.events.register("before-parse.s3", refuse_page)
         client.meta.events.register("before-send.s3", _refuse_late)
-    identity = (held.access_key or "", held.token or "") if held is not None else ("", "")
+    identity = (held.access_key or "", held.token or "") if held is not None else NOBODY
     return Clients(clients[0], clients[1], identity, encryption)
 
 

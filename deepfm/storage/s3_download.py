@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import IO, TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError
+from urllib3.exceptions import HTTPError
 
 from deepfm.errors import ConfigError, StoreUnavailableError
 from deepfm.storage.protocol import require_length
@@ -60,7 +61,7 @@ def download(
                 for chunk in _arriving(answer["Body"]):
                     require_length(sink.tell() + len(chunk), most_bytes, where=where)
                     sink.write(chunk)
-            except BotoCoreError:
+            except (BotoCoreError, HTTPError):  # a broken record of TLS comes as urllib3's own
                 fruitless += sink.tell() - held < _CHUNK_BYTES
             else:
                 return

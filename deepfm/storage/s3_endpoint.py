@@ -32,7 +32,7 @@ def require_allowed(endpoint: str) -> None:
     parts = urlsplit(endpoint)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise _refused(endpoint, "only http and https URLs with a host are", "Write it as https://HOST:PORT.")
-    if is_amazons(endpoint):
+    if is_amazons(endpoint) and parts.scheme == "https":
         return
     addresses = _addresses(parts.hostname)
     if any(_is_link_local(address) for address in addresses):

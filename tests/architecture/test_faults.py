@@ -32,4 +32,5 @@ def test_every_fault_has_its_tests(fault):
     assert FAULTS[fault]["tests"]
     for test in FAULTS[fault]["tests"]:
         file, _, name = test.partition("::")
+        assert name.startswith("test_"), test
         assert name in functions(file), test

@@ -186,6 +186,8 @@ _model("a branch", _subgraph("If", "then_branch"))
 _model("a scan", _subgraph("Scan", "body"))
 _model("a function", lambda file: file.functions.append(FunctionProto(name="Neg", domain="")))
 _model("training information", lambda file: file.training_info.append(TrainingInfoProto()))
+_model("a sum of one", lambda file: _after(file, "Add", "z"))
+_model("an empty choice", lambda file: _after(file, "Where", "z"))
 _model("sparse weights", lambda file: file.graph.sparse_initializer.add(dims=[1 << 40]))
 _model(
     "a sparse constant",

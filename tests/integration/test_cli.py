@@ -276,7 +276,10 @@ def test_the_environment_changes_neither_the_model_nor_the_output(done, tmp_path
     assert finished.stdout.decode() == said
 
 
-def test_ctrl_c_is_130_and_the_same_command_goes_on(toml, here, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_ctrl_c_is_130_and_the_same_command_goes_on(toml, here, tmp_path, number, code, word):
     command, temporary = run_of(toml), tmp_path / "temporary"
     temporary.mkdir()
     environment = os.environ | {"TMPDIR": str(temporary), "DEEPFM_CACHE": str(here.folder / "cache")}
@@ -294,10 +297,11 @@ def test_ctrl_c_is_130_and_the_same_command_goes_on(toml, here, tmp_path):
     deadline = time.monotonic() + 60
     while not list(here.folder.glob("store/training/*/*/resume.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130, err
-    assert "interrupted" in one_line(err)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == code, err
+    assert word in one_line(err)
+    assert list(here.folder.glob("store/training/*/*/resume.json"))
     assert here.workspace().registry.head() is None
     assert not list(temporary.glob("deepfm-*"))
     done = subprocess.run(command, capture_output=True, text=True, check=False)

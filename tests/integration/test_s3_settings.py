@@ -205,6 +205,17 @@ class TestProfiles:
         calls[call]()
         assert ["older" in headers["authorization"] for headers in proxy.headers] == [True, False]
 
+    def test_a_file_that_is_empty_for_a_moment_costs_that_moment(self, bucket, s3_server, proxy, profile, tmp_path):
+        client_of(s3_server).put_object(Bucket=bucket, Key="key", Body=b"1")
+        profile(key="older")
+        store = opened(bucket)
+        proxy.faults = ["400 ExpiredToken"]
+        (tmp_path / "credentials").write_text("")
+        with pytest.raises(ConfigError):
+            store.read("key")
+        profile()
+        assert store.read("key") == b"1"
+
     def test_credentials_that_nobody_renewed_are_one_line_and_not_tried_again(self, bucket, proxy, profile):
         profile()
         store = opened(bucket)

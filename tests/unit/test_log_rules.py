@@ -1,5 +1,6 @@
 """Any sequence of what people and retrains do to the log, against a model of the rules in a few lines."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -9,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepfm import layout, retraining
+from deepfm.cli.options import Place
+from deepfm.cli.pull import _verified
+from deepfm.documents import sha256_hex
 from deepfm.errors import ConflictError, DeepFMError, IntegrityError, NotFoundError, UsageError
 from deepfm.manifests import Partition, ValidationReport, VersionManifest
 from deepfm.pipeline import decide, evaluate, gate_key, promote
@@ -18,8 +22,10 @@ from deepfm.storage import LocalCache
 from deepfm.storage.local import LocalStore
 from deepfm.workspace import Workspace
 from tests.factories import DAY, MODEL, decision, entry
+from tests.fault_store import Call, FakeStore, Faulty
 from tests.small_versions import A, B, C, D, judge, publish
 from tests.tiny_days import tiny_config
+from tests.tiny_models import put_champion
 
 VERSIONS = (A, B, C, D)
 HOLDOUT = ValidationReport(
@@ -292,3 +298,17 @@ def test_nothing_is_read_that_is_too_long_for_the_log(tmp_path: Path) -> None:
     store.write(layout.log_entry(MODEL, 2), entry(2).to_bytes() + padding)
     with pytest.raises(IntegrityError, match=r"too large to be what it should be: 4,19\d,\d+ bytes"):
         registry.head()
+
+
+def test_what_pull_writes_is_what_was_verified() -> None:
+    inner, reads = FakeStore(), itertools.count(1)
+    put_champion(inner, 1)
+
+    def cut_last(call: Call) -> str | None:
+        manifest = call.operation == "read" and call.key.endswith(layout.MANIFEST)
+        return "cut" if manifest and next(reads) == 2 else None
+
+    store = Faulty(inner, cut_last)
+    _, _, written = _verified(Place(store, MODEL, None), None)
+    assert sha256_hex(written) == Registry(inner, MODEL).champion().manifest_sha256
+    assert store.fired

@@ -15,6 +15,7 @@ from deepfm.retention import Removal, Retention
 from deepfm.serving import ChampionModel
 from deepfm.storage.local import LocalStore
 from tests.factories import MODEL
+from tests.fault_store import Faulty
 from tests.small_versions import judge, model_key, publish, version_of_day
 
 V = [version_of_day(day) for day in range(10)]
@@ -225,3 +226,12 @@ def test_ages_are_told_by_the_stores_clock_and_not_by_the_machines(store, monkey
     monkeypatch.setattr(time, "time", lambda: ahead / 1e9)
     assert pruned(store, keep=1) == []
     assert store.list(layout.PROBES) == []
+
+
+@pytest.mark.parametrize("prefix", [layout.PROBES, layout.log_prefix(MODEL)])
+def test_a_listing_that_lags_is_an_outage_and_nothing_goes(store, prefix):
+    before = [info.key for info in store.list("")]
+    lagging = Faulty(store, lambda call: "stale" if (call.operation, call.key) == ("list", prefix) else None)
+    with pytest.raises(StoreUnavailableError, match="is stored and not listed yet"):
+        Retention(lagging, MODEL).prune(actor="ann", reason="tidy up")
+    assert [info.key for info in store.list("")] == before

@@ -13,6 +13,7 @@ ADDRESSES = {
     "metadata.google.internal": ["169.254.169.254"],
     "rebound.example.com": ["169.254.169.254"],
     "seaweedfs": ["10.0.0.7"],
+    "ec2-169-254-169-254.compute-1.amazonaws.com": ["169.254.169.254"],
     "localhost": ["127.0.0.1", "::1"],
     "half.example.com": ["127.0.0.1", "203.0.113.7"],
 }
@@ -41,6 +42,8 @@ REFUSED = {
     "http://metadata.google.internal": LINK_LOCAL,
     "https://rebound.example.com": LINK_LOCAL,
     "https://two.example.com": LINK_LOCAL,
+    "http://s3.us-east-1.amazonaws.com": PLAIN,
+    "http://ec2-169-254-169-254.compute-1.amazonaws.com": LINK_LOCAL,
     "http://s3.example.com": PLAIN,
     "http://s3.example.com:9000": PLAIN,
     "http://seaweedfs:8333": PLAIN,

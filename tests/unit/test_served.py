@@ -300,6 +300,24 @@ def test_the_watch_outlives_every_error_and_tells_each_once(store, caplog):
     assert warnings == [f"{version_of(1)} is served on: store does not answer ({store.url})"]
 
 
+def test_a_watch_outlives_a_bug(store, monkeypatch, caplog):
+    served = serve(store, poll_seconds=0.005)
+    right = ChampionModel.load
+
+    def wrong(*_, **__):
+        raise IndexError("nobody has thought of this")
+
+    monkeypatch.setattr(ChampionModel, "load", wrong)
+    with served.watch():
+        put_champion(store, 2, bias=1.0)
+        wait(lambda: served.status.error is not None)
+        assert served.status.error == "nobody has thought of this"
+        assert served.status.watching
+        monkeypatch.setattr(ChampionModel, "load", right)
+        wait(lambda: served.sequence == 2)
+    assert "IndexError" in caplog.text
+
+
 def test_the_pause_has_jitter_and_backs_off_to_eight_polls():
     for failures, polls in [(0, 1), (1, 2), (2, 4), (3, 8), (4, 8), (10_000, 8)]:
         pauses = [serving._pause(30.0, failures) for _ in range(200)]

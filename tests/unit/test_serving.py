@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -310,8 +311,11 @@ def test_a_file_with_other_inputs_is_refused(onnx_bytes, inputs):
 
 
 def test_a_file_that_the_runtime_refuses_is_a_typed_error(onnx_bytes):
+    file = onnx.load_from_string(onnx_bytes)
+    choice = next(node for node in file.graph.node if node.op_type == "Where")
+    choice.input[0] = choice.input[1]  # of numbers, not of truths
     with pytest.raises(IntegrityError, match="onnxruntime cannot load the model file"):
-        Scorer(onnx_bytes.replace(b"Clip", b"Relu"), INPUTS)
+        Scorer(file.SerializeToString(), INPUTS)
 
 
 def test_tampered_bytes_are_refused(store_url, onnx_bytes):
@@ -359,3 +363,14 @@ def test_import_is_light():
     program = f"import sys, deepfm.serving; print(*[name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_column_that_is_there_twice_is_refused(champion):
+    table = pa.table([[1], [2], [3], [4.0]], names=["user", "user", "item", "price"])
+    with pytest.raises(UsageError, match="field user is there 2 times"):
+        champion.predict(table)
+
+
+def test_an_integer_without_end_is_refused(champion):
+    with pytest.raises(UsageError, match="more than a thousand digits"):
+        champion.predict({"user": [10**5000], "item": [1], "price": [1.0]})
